@@ -1,0 +1,47 @@
+# The commands to remember. Each one sets up what it needs; `make help` lists them.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The newest release of larq-compute-engine has wheels for Python 3.10 to 3.12.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) and print("$(name)")' 2>/dev/null)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with everything in it (about 4 GB)
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found; install one, or say: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	@touch $@
+
+demo: $(READY) ## train, export, prove, lint, profile, report on real images; writes demo/
+	$(BIN)/bibench demo
+
+test: $(READY) ## all tests that finish in minutes
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## the long tests: whole demo, large networks, bare installs
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite the sources as the formatter wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure the promises on speed and memory; prints figures, never fails
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what the commands above made, the environment included
+	rm -rf $(VENV) demo out runs results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""What each board is, and how to reach it."""

@@ -1,0 +1,102 @@
+"""Every error that bibench_deploy raises on purpose.
+
+    DeployError
+    ├── UnknownNameError   a name of no target, rule, device, format or preset
+    ├── SourceError        a SOURCE that is missing or is not what its form promises
+    ├── GraphError         an .onnx file that cannot be read, or holds what we cannot read
+    ├── LoweringError      a graph that a target cannot hold, with every reason at once
+    ├── ConversionError    an engine's converter that failed or fell back to float
+    ├── ParityError        an artifact whose outputs differ from its source
+    ├── ArtifactError      an exported folder that is missing, damaged or of another form
+    ├── ResultsError       a results file that cannot be read
+    ├── DeviceError        a device that is unknown, unreachable, or whose command failed
+    └── MissingExtraError  an optional part of bibench that is not installed
+
+The command line prints such an error as one line and exits with 2; any other
+exception is a bug of ours and shows its trace.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+class DeployError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class UnknownNameError(DeployError):
+    """A name that belongs to nothing here; lists the valid names and the nearest one."""
+
+    def __init__(self, kind: str, name: str, valid: Sequence[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.valid = tuple(valid)
+        near = difflib.get_close_matches(name, self.valid, n=1)
+        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        super().__init__(f'unknown {kind} "{name}"{hint}; one of: {", ".join(self.valid)}')
+
+
+class SourceError(DeployError):
+    """A SOURCE that is missing, or is not what its form promises."""
+
+
+class GraphError(DeployError):
+    """An .onnx file that cannot be read, or whose content bibench cannot use."""
+
+
+class LoweringError(DeployError):
+    """A graph that a target cannot hold.
+
+    Attributes:
+        target: name of the target that refused.
+        reasons: one text for each node that stands in the way, all of them at once.
+    """
+
+    def __init__(self, target: str, reasons: Sequence[str]) -> None:
+        self.target = target
+        self.reasons = tuple(reasons)
+        super().__init__(f"target {target} cannot hold this model: {'; '.join(self.reasons)}")
+
+
+class ConversionError(DeployError):
+    """An engine's converter that failed, or dropped a binary layer to float."""
+
+
+class ParityError(DeployError):
+    """An artifact whose outputs differ from its source by more than rounding explains."""
+
+
+class ArtifactError(DeployError):
+    """An exported folder that is missing, damaged, or of another form."""
+
+
+class ResultsError(DeployError):
+    """A results file that is missing, damaged, or of another form."""
+
+
+class DeviceError(DeployError):
+    """A device that is unknown or unreachable, or a command that failed on it.
+
+    Attributes:
+        exit_code: of the command, or None where none ran.
+        stderr: what the command wrote there.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None, stderr: str = "") -> None:
+        self.exit_code = exit_code
+        self.stderr = stderr
+        super().__init__(message)
+
+
+class MissingExtraError(DeployError):
+    """An optional part of bibench that is not installed; names the command that adds it."""
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed; "
+            f'run: python -m pip install "bibench[{extra}]"'
+        )

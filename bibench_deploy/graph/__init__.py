@@ -1,0 +1,1 @@
+"""Read an .onnx file and state facts about it."""

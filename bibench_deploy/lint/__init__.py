@@ -1,0 +1,1 @@
+"""Check whether a binarized network can be deployed, before it is."""

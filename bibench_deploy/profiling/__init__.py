@@ -1,0 +1,1 @@
+"""Measure artifacts on devices: sweep, statistics, journal."""

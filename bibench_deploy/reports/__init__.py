@@ -1,0 +1,1 @@
+"""Turn measurements and findings into text, JSON, Markdown and HTML."""

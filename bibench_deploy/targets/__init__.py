@@ -1,0 +1,1 @@
+"""The runtimes that bibench can write for, one folder each."""

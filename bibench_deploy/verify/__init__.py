@@ -1,0 +1,1 @@
+"""Prove that an artifact computes what its source computes."""

@@ -1,0 +1,1 @@
+"""Train binarized networks in PyTorch with published algorithms."""
