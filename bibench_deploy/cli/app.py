@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import errno
-import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from bibench_deploy.errors import DeployError
 
 EXIT_FINDINGS = 1
 EXIT_FAILED = 2
 
+
+class _OneLineErrors(TyperGroup):
+    """Ends every error that a user can cause in one line on stderr and exit code 2.
+
+    Any other exception is a bug of ours and shows its trace.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        from bibench_train.errors import TrainError
+
+        try:
+            return super().invoke(ctx)
+        except (DeployError, TrainError) as error:
+            message = " ".join(str(error).split())
+        except KeyboardInterrupt:
+            message = "interrupted; finished files were kept, half-written ones removed"
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
+            place = error.filename or "an output file"
+            message = f"cannot write {place}: {error.strerror}; make room or choose another --out"
+        typer.echo(f"bibench: {message}", err=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
 app = typer.Typer(
     name="bibench",
+    cls=_OneLineErrors,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # an exception that is not ours is a bug: show Python's trace
+    pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,32 +70,6 @@ def bibench(
     """
 
 
-def _say(message: str) -> None:
-    typer.echo(f"bibench: {message}", err=True)
-
-
 def main() -> None:
-    """Run the command line; an error that a user can cause ends in one line and exit code 2."""
-    from bibench_train.errors import TrainError
-
-    try:
-        exit_code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        exit_code = error.exit_code
-    except (DeployError, TrainError) as error:
-        _say(" ".join(str(error).split()))
-        exit_code = EXIT_FAILED
-    except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; nothing half-written was left behind. Run the same command to start again")
-        exit_code = EXIT_FAILED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        _say(f"cannot write {error.filename or 'a file'}: {error.strerror}. Free or choose another folder")
-        exit_code = EXIT_FAILED
-    sys.exit(exit_code)
-
-
-if __name__ == "__main__":
-    main()
+    """Run the command line."""
+    app()
