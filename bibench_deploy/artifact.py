@@ -1,0 +1,200 @@
+"""An exported model: a folder with the model's files and manifest.json.
+
+The manifest's fields are listed in docs/pipeline.md. A folder appears whole or not at
+all: it is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bibench_deploy.errors import ArtifactError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+TWIN_DIRECTORY = "fp32"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder of model files, and the manifest that describes and proves them.
+
+    Attributes:
+        directory: the folder.
+        manifest: the content of manifest.json, as docs/pipeline.md lists it.
+    """
+
+    directory: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, directory: Path) -> Artifact:
+        """Read the manifest of an exported folder.
+
+        Raises:
+            ArtifactError: there is no manifest, or it is not one that this version reads.
+        """
+        path = directory / MANIFEST_NAME
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ArtifactError(
+                f"{directory}: no readable {MANIFEST_NAME} ({error.strerror}); "
+                "name a folder that bibench export wrote"
+            ) from error
+        except ValueError as error:
+            raise ArtifactError(f"{path}: not JSON ({error}); export the model again") from error
+        if not isinstance(manifest, dict) or manifest.get("kind") != "bibench-artifact":
+            raise ArtifactError(
+                f'{path}: its "kind" is not "bibench-artifact"; export the model again'
+            )
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{path}: schema_version {manifest.get('schema_version')!r}, this bibench reads "
+                f"{SCHEMA_VERSION}; export the model again"
+            )
+        missing = {
+            "name",
+            "target",
+            "role",
+            "files",
+            "model_sha256",
+            "size_bytes",
+        } - manifest.keys()
+        if missing or "model" not in manifest["files"]:
+            lacks = ", ".join(sorted(missing)) or "files.model"
+            raise ArtifactError(f"{path}: lacks {lacks}; export the model again")
+        return cls(directory, manifest)
+
+    @property
+    def name(self) -> str:
+        """What the model is called, for example resnet20-reactnet-digits."""
+        return str(self.manifest["name"])
+
+    @property
+    def target(self) -> str:
+        """The runtime that the files are for."""
+        return str(self.manifest["target"])
+
+    @property
+    def role(self) -> str:
+        """`model`, or `fp32_twin` for the same topology in float."""
+        return str(self.manifest["role"])
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the deployed model file alone."""
+        return int(self.manifest["size_bytes"])
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of the deployed model file."""
+        return str(self.manifest["model_sha256"])
+
+    @property
+    def model_path(self) -> Path:
+        """The deployed model file."""
+        return self.path("model")
+
+    def path(self, role: str) -> Path:
+        """The file that plays `role`: model, keras or onnx.
+
+        Raises:
+            ArtifactError: the manifest has no such file, or names one outside its folder.
+        """
+        try:
+            name = self.manifest["files"][role]["path"]
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f'{self.directory}: the manifest names no "{role}" file') from error
+        if Path(name).name != name:
+            raise ArtifactError(f"{self.directory}: the manifest names {name}, outside its folder")
+        return self.directory / name
+
+    def check_files(self) -> None:
+        """Check that every file is there and unchanged since the export.
+
+        Raises:
+            ArtifactError: a file is missing, or its sha256 is not the manifest's.
+        """
+        for role, entry in self.manifest["files"].items():
+            path = self.path(role)
+            if not path.is_file():
+                raise ArtifactError(f"{path}: missing; export the model again")
+            if sha256_of(path) != entry["sha256"]:
+                raise ArtifactError(
+                    f"{path}: its sha256 is not the manifest's, so it is not the file that was "
+                    "verified; export the model again"
+                )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, as lower-case hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of one file: name, sha256 and size."""
+    return {"path": path.name, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> Artifact:
+    """Write manifest.json into a folder that already holds the files it names."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    return Artifact(directory, manifest)
+
+
+@contextlib.contextmanager
+def staged_directory(destination: Path) -> Iterator[Path]:
+    """Give a scratch folder that takes the place of `destination` when the block succeeds.
+
+    An artifact that was at `destination` is replaced; on any error, Ctrl-C included, it
+    stays as it was and the scratch folder goes.
+
+    Raises:
+        ArtifactError: `destination` exists and is not an artifact's folder, so replacing
+            it could lose somebody's files.
+    """
+    if destination.exists() and not (destination / MANIFEST_NAME).is_file():
+        is_empty = destination.is_dir() and not any(destination.iterdir())
+        if not is_empty:
+            raise ArtifactError(
+                f"{destination} exists and is not an exported folder; choose another --out"
+            )
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        staged = scratch / "new"
+        staged.mkdir()
+        yield staged
+        if destination.exists():
+            destination.rename(scratch / "old")
+        staged.rename(destination)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file beside its place, then rename it: it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
