@@ -1,0 +1,378 @@
+"""Facts about the binary convolutions of a graph: frozen, printable, comparable.
+
+Lint rules and targets decide from these facts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bibench_deploy.graph.binarization import Binarization, binary_weight, find_binarization
+from bibench_deploy.graph.fold_constants import constant_of
+
+
+class Granularity(str, Enum):
+    """How many numbers a scaling factor holds for one layer's output."""
+
+    NONE = "none"
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+    SPATIAL = "spatial"
+    DYNAMIC = "dynamic"
+
+
+@dataclass(frozen=True)
+class BinaryConvFacts:
+    """What is known of one layer whose inputs and weights are both binary.
+
+    Attributes:
+        name: name of the node in the .onnx file.
+        kind: `conv` or `linear`.
+        source: name of the tensor that is binarized.
+        weight_shape: (O, I / group, kH, kW), or (O, I) for a linear layer.
+        input_shape: of the binarized tensor, (N, I, H, W) or (N, I).
+        output_shape: (N, O, H, W) or (N, O).
+        strides: (vertical, horizontal); (1, 1) for a linear layer.
+        pads: (top, left, bottom, right) in elements of the input.
+        pad_value: what the padding holds when the product is taken: 0, −1 or +1.
+        dilations: (vertical, horizontal).
+        group: number of groups of channels.
+        threshold: numbers above it become +1, below it −1.
+        at_threshold: what the threshold itself becomes; +1 is this project's sign.
+        scale: granularity of all constant and dynamic factors on the output before
+            batch norm, the weights' magnitude included.
+        scale_source: name of the tensor that a dynamic factor is computed into, else None.
+        is_rescaled_by_activation: whether that factor is computed from the layer's own input.
+        has_batch_norm: whether a BatchNormalization follows that the scale can fold into.
+        has_mean_shift: whether the binarized tensor is a sum with a constant per channel.
+        zeros_come_from: name of a node before the binarization that yields exact zeros
+            (a ReLU, say), else None.
+    """
+
+    name: str
+    kind: Literal["conv", "linear"]
+    source: str
+    weight_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    pad_value: float
+    dilations: tuple[int, int]
+    group: int
+    threshold: float
+    at_threshold: float
+    scale: Granularity
+    scale_source: str | None
+    is_rescaled_by_activation: bool
+    has_batch_norm: bool
+    has_mean_shift: bool
+    zeros_come_from: str | None
+
+
+@dataclass(frozen=True)
+class BinaryConv:
+    """One binary layer in the graph itself: what lowering passes rewrite.
+
+    Attributes:
+        facts: what is known of it.
+        node: its Conv, Gemm or MatMul.
+        binarization: how its input becomes binary.
+        weight: exactly ±1, [O, I / group, kH, kW] or [O, I].
+        magnitude: of the original weights, [O].
+        scales: the constant Mul and Div nodes after it, in order.
+        end: the value after the last of them: what batch norm or other readers see.
+    """
+
+    facts: BinaryConvFacts
+    node: ir.Node
+    binarization: Binarization
+    weight: npt.NDArray[np.float32]
+    magnitude: npt.NDArray[np.float32]
+    scales: tuple[ir.Node, ...]
+    end: ir.Value
+
+
+def binary_convs(model: ir.Model) -> list[BinaryConv]:
+    """Find every layer that multiplies binarized inputs by binary weights, in graph order.
+
+    Args:
+        model: the model, as `load_graph` gives it.
+    """
+    return list(_binary_convs(model))
+
+
+def state_facts(model: ir.Model) -> tuple[BinaryConvFacts, ...]:
+    """The facts of every binary layer, in graph order."""
+    return tuple(conv.facts for conv in _binary_convs(model))
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """The static shape of a value; empty where it is not known."""
+    if value.shape is None or not value.shape.is_static():
+        return ()
+    return tuple(value.shape.numpy())
+
+
+def _binary_convs(model: ir.Model) -> Iterator[BinaryConv]:
+    for node in model.graph:
+        if node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        weight = _weight_of(node)
+        if weight is None or node.inputs[0] is None:
+            continue
+        parts = binary_weight(weight)
+        if parts is None:
+            continue
+        value, pads, pad_value = _before_padding(node.inputs[0])
+        value, factor = _peel_activation_scale(model, value)
+        binarization = find_binarization(model, value)
+        if binarization is not None and binarization.low == -binarization.high:
+            yield _describe(node, binarization, *parts, pads, pad_value, factor)
+
+
+def _weight_of(node: ir.Node) -> npt.NDArray[np.float32] | None:
+    """The constant weight with output channels first, or None."""
+    array = constant_of(node.inputs[1])
+    if array is None or array.dtype != np.float32 or array.ndim < 2:
+        return None
+    if node.op_type == "Conv":
+        return array
+    if array.ndim != 2 or node.attributes.get_int("transA", 0):
+        return None
+    return array if node.attributes.get_int("transB", 0) else array.T
+
+
+def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], float]:
+    """Step back over a Pad of height and width; gives its amounts and its value."""
+    node = value.producer()
+    if (
+        node is None
+        or node.op_type != "Pad"
+        or node.attributes.get_string("mode", "constant") != "constant"
+    ):
+        return value, (0, 0, 0, 0), 0.0
+    amounts = constant_of(node.inputs[1])
+    filler = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    if (
+        amounts is None
+        or amounts.size != 8
+        or amounts[[0, 1, 4, 5]].any()
+        or node.inputs[0] is None
+    ):
+        return value, (0, 0, 0, 0), 0.0
+    return (
+        node.inputs[0],
+        tuple(int(amounts[index]) for index in (2, 3, 6, 7)),
+        0.0 if filler is None else float(filler.item()),
+    )
+
+
+def _peel_activation_scale(model: ir.Model, value: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+    """Split K · sign(x) with a computed K into sign(x) and K; else give `value` itself."""
+    node = value.producer()
+    if node is None or node.op_type != "Mul":
+        return value, None
+    for index in (0, 1):
+        signs, factor = node.inputs[index], node.inputs[1 - index]
+        if signs is None or factor is None or constant_of(factor) is not None:
+            continue
+        if find_binarization(model, signs) is not None:
+            return signs, factor
+    return value, None
+
+
+def _describe(
+    node: ir.Node,
+    binarization: Binarization,
+    weight: npt.NDArray[np.float32],
+    magnitude: npt.NDArray[np.float32],
+    extra_pads: tuple[int, ...],
+    pad_value: float,
+    input_factor: ir.Value | None,
+) -> BinaryConv:
+    kind: Literal["conv", "linear"] = "conv" if node.op_type == "Conv" else "linear"
+    source, output = binarization.source, node.outputs[0]
+    pads = (0, 0, 0, 0)
+    strides = dilations = (1, 1)
+    if kind == "conv":
+        pads = _conv_pads(node, shape_of(node.inputs[0]), weight.shape)  # type: ignore[arg-type]
+        strides = _pair(node, "strides")
+        dilations = _pair(node, "dilations")
+    scales, scale, factor, end = _scales_after(output)
+    if input_factor is not None:
+        scale, factor = Granularity.DYNAMIC, input_factor
+    scale = _coarser(scale, _granularity_of_magnitude(magnitude * abs(binarization.high)))
+    reader = _only_reader(end)
+    if reader is not None and reader.op_type == "Add" and _constant_operand(reader) is not None:
+        reader = _only_reader(reader.outputs[0])
+    facts = BinaryConvFacts(
+        name=node.name or output.name or "",
+        kind=kind,
+        source=source.name or "",
+        weight_shape=weight.shape,
+        input_shape=shape_of(source),
+        output_shape=shape_of(output),
+        strides=strides,
+        pads=tuple(a + b for a, b in zip(pads, extra_pads, strict=True)),  # type: ignore[arg-type]
+        pad_value=pad_value,
+        dilations=dilations,
+        group=node.attributes.get_int("group", 1),
+        threshold=binarization.threshold,
+        at_threshold=binarization.at_threshold / abs(binarization.high),
+        scale=scale,
+        scale_source=None if factor is None else factor.name,
+        is_rescaled_by_activation=factor is not None and _is_computed_from(factor, source),
+        has_batch_norm=reader is not None and reader.op_type == "BatchNormalization",
+        has_mean_shift=_is_shifted(source),
+        zeros_come_from=_zeros_come_from(source),
+    )
+    return BinaryConv(facts, node, binarization, weight, magnitude, tuple(scales), end)
+
+
+def _conv_pads(
+    node: ir.Node, input_shape: tuple[int, ...], weight_shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """The padding of a Conv in numbers, `auto_pad` resolved: top, left, bottom, right."""
+    auto_pad = node.attributes.get_string("auto_pad", "NOTSET")
+    if auto_pad == "NOTSET":
+        pads = node.attributes.get_ints("pads", [0] * (2 * (len(weight_shape) - 2)))
+        assert pads is not None
+        return tuple(pads) if len(pads) == 4 else (0, pads[0], 0, pads[1])  # type: ignore[return-value]
+    if auto_pad == "VALID":
+        return (0, 0, 0, 0)
+    begins, ends = [], []
+    for size, kernel, stride, dilation in zip(
+        input_shape[2:],
+        weight_shape[2:],
+        _pair(node, "strides"),
+        _pair(node, "dilations"),
+        strict=True,
+    ):
+        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        smaller, larger = total // 2, total - total // 2
+        begins.append(smaller if auto_pad == "SAME_UPPER" else larger)
+        ends.append(larger if auto_pad == "SAME_UPPER" else smaller)
+    return (begins[0], begins[1], ends[0], ends[1])
+
+
+def _pair(node: ir.Node, attribute: str) -> tuple[int, int]:
+    values = node.attributes.get_ints(attribute, [1, 1])
+    assert values is not None
+    return (values[0], values[1]) if len(values) == 2 else (1, values[0])
+
+
+def _scales_after(
+    value: ir.Value,
+) -> tuple[list[ir.Node], Granularity, ir.Value | None, ir.Value]:
+    """Follow the factors on a convolution's output up to batch norm or a branch.
+
+    Returns:
+        The constant Mul and Div nodes, the granularity of all factors, the computed
+        factor if there is one, and the value after the last constant factor.
+    """
+    nodes: list[ir.Node] = []
+    granularity = Granularity.NONE
+    while (reader := _only_reader(value)) is not None and reader.op_type in ("Mul", "Div"):
+        if reader.op_type == "Div" and reader.inputs[0] is not value:
+            break
+        constant = _constant_operand(reader)
+        if constant is None:
+            other = next((item for item in reader.inputs if item is not value), None)
+            return nodes, Granularity.DYNAMIC, other, value
+        granularity = _coarser(granularity, _granularity_of_factor(constant, shape_of(value)))
+        nodes.append(reader)
+        value = reader.outputs[0]
+    return nodes, granularity, None, value
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def _constant_operand(node: ir.Node) -> npt.NDArray[np.generic] | None:
+    arrays = [array for value in node.inputs if (array := constant_of(value)) is not None]
+    return arrays[0] if len(arrays) == 1 else None
+
+
+def _granularity_of_factor(
+    constant: npt.NDArray[np.generic], output_shape: tuple[int, ...]
+) -> Granularity:
+    """How many different numbers a constant factor holds for an output [N, O, …]."""
+    first = constant.flat[0] if constant.size else 1
+    if (constant == first).all():
+        return Granularity.NONE if first == 1 else Granularity.TENSOR
+    rank = len(output_shape)
+    aligned = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+    others = tuple(axis for axis in range(rank) if axis != 1)
+    varies_elsewhere = (aligned != aligned.max(axis=others, keepdims=True)).any()
+    return Granularity.SPATIAL if varies_elsewhere else Granularity.CHANNEL
+
+
+def _granularity_of_magnitude(magnitude: npt.NDArray[np.float32]) -> Granularity:
+    if (magnitude == magnitude[0]).all():
+        return Granularity.NONE if magnitude[0] == 1 else Granularity.TENSOR
+    return Granularity.CHANNEL
+
+
+def _coarser(one: Granularity, other: Granularity) -> Granularity:
+    """The granularity of a product of two factors."""
+    order = list(Granularity)
+    return max(one, other, key=order.index)
+
+
+def _is_computed_from(factor: ir.Value, source: ir.Value) -> bool:
+    """Whether `source`, or what it is a shifted or clipped form of, leads to `factor`."""
+    origins = {source}
+    producer = source.producer()
+    while producer is not None and producer.op_type in ("Add", "Clip", "Sub"):
+        computed = [
+            item for item in producer.inputs if item is not None and constant_of(item) is None
+        ]
+        if len(computed) != 1:
+            break
+        origins.add(computed[0])
+        producer = computed[0].producer()
+    pending, seen = [factor], set()
+    while pending:
+        value = pending.pop()
+        if value in origins:
+            return True
+        node = value.producer()
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending.extend(item for item in node.inputs if item is not None)
+    return False
+
+
+def _is_shifted(source: ir.Value) -> bool:
+    node = source.producer()
+    if node is None or node.op_type not in ("Add", "Sub"):
+        return False
+    constant = _constant_operand(node)
+    return constant is not None and bool(constant.any())
+
+
+def _zeros_come_from(source: ir.Value) -> str | None:
+    """The nearest node that yields exact zeros for a whole range of its inputs."""
+    node = source.producer()
+    while node is not None and node.op_type in ("MaxPool", "Reshape", "Flatten", "Transpose"):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is None:
+        return None
+    if node.op_type == "Relu":
+        return node.name
+    if node.op_type == "Clip":
+        low = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        high = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        if any(bound is not None and bound.item() == 0 for bound in (low, high)):
+            return node.name
+    return None
