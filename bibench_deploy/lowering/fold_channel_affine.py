@@ -1,0 +1,102 @@
+"""Fold the scale, bias and batch norm after a binary layer into one BatchNormalization.
+
+Requires: canonical binarization.
+Ensures: whatever constants per channel multiply or shift a binary layer's output, batch
+norm included, form one BatchNormalization that reads the layer directly. Engines fuse
+exactly that into their binary convolution.
+
+With y = m·c + b before a batch norm (γ, β, μ, σ² + ε): γ' = γ·m, μ' = 0 and
+β' = β + γ·(b − μ)/√(σ² + ε), in double precision, rounded once. Variance and ε stay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bibench_deploy.graph.facts import binary_convs, shape_of
+from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.lowering.canonical_binarization import constant
+
+_Vector = npt.NDArray[np.float64]
+
+
+def fold_channel_affine(model: ir.Model) -> None:
+    """Apply the pass to `model`, in place."""
+    for conv in binary_convs(model):
+        _fold_behind(model.graph, conv.node, conv.facts.name)
+
+
+def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
+    output = node.outputs[0]
+    channels = shape_of(output)[1]
+    multiplier, offset = np.ones(channels), np.zeros(channels)
+    if len(node.inputs) > 2 and (bias := constant_of(node.inputs[2])) is not None:
+        offset = np.broadcast_to(bias.astype(np.float64), (channels,)).copy()
+        node.resize_inputs(2)
+    variance, epsilon = np.ones(channels), 0.0
+    folded: list[ir.Node] = []
+    value = output
+    while (reader := _only_reader(value)) is not None:
+        if reader.op_type == "BatchNormalization":
+            gamma, beta, mean, variance = (
+                np.asarray(constant_of(item), dtype=np.float64) for item in reader.inputs[1:]
+            )
+            epsilon = reader.attributes.get_float("epsilon", 1e-5)
+            offset = beta + gamma * (offset - mean) / np.sqrt(variance + epsilon)
+            multiplier = gamma * multiplier
+            folded.append(reader)
+            value = reader.outputs[0]
+            break
+        step = _channel_step(reader, value, channels)
+        if step is None:
+            break
+        multiplier, offset = step[0] * multiplier, step[0] * offset + step[1]
+        folded.append(reader)
+        value = reader.outputs[0]
+    if not folded and not offset.any():
+        return
+    parameters = {"gamma": multiplier, "beta": offset, "mean": np.zeros(channels), "variance": variance}
+    normalization = ir.node(
+        "BatchNormalization",
+        [output, *(constant(graph, f"{name}_{key}", array.astype(np.float32))
+                   for key, array in parameters.items())],
+        attributes={"epsilon": epsilon},
+        name=f"{name}_batch_norm",
+    )  # fmt: skip
+    result = normalization.outputs[0]
+    result.name, result.shape, result.dtype = f"{name}_normalized", value.shape, ir.DataType.FLOAT
+    value.replace_all_uses_with(result, replace_graph_outputs=True)
+    for old in reversed(folded):
+        graph.remove(old, safe=True)
+    normalization.replace_input_with(0, output)
+    graph.insert_after(node, normalization)
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def _channel_step(node: ir.Node, value: ir.Value, channels: int) -> tuple[_Vector, _Vector] | None:
+    """(multiplier, offset) of a Mul, Div, Add or Sub by one number per channel, else None."""
+    if node.op_type not in ("Mul", "Div", "Add", "Sub") or node.domain != "":
+        return None
+    is_left = node.inputs[0] is value
+    array = constant_of(node.inputs[1] if is_left else node.inputs[0])
+    if array is None or array.size not in (1, channels):
+        return None
+    rank = len(shape_of(value))
+    aligned = (1,) * (rank - array.ndim) + array.shape
+    if array.size == channels != 1 and (len(aligned) != rank or aligned[1] != channels):
+        return None
+    vector = np.broadcast_to(array.astype(np.float64).reshape(-1), (channels,))
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    if node.op_type == "Mul":
+        return vector, zeros
+    if node.op_type == "Add":
+        return ones, vector
+    if node.op_type == "Sub":
+        return (ones, -vector) if is_left else (-ones, vector)
+    return (1 / vector, zeros) if is_left else None
