@@ -1,1 +1,48 @@
-"""Ways to run a command on a device and to move files there, one per file."""
+"""The ways to reach a device, one per file; the file's name is the transport's name.
+
+Each file holds one subclass of `Transport` under the name `TRANSPORT`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import TYPE_CHECKING
+
+from bibench_deploy.errors import DeviceError, UnknownNameError
+
+if TYPE_CHECKING:
+    from bibench_deploy.devices.registry import Device
+    from bibench_deploy.devices.transports._transport import Transport
+
+
+@cache
+def transport_names() -> tuple[str, ...]:
+    """Name every transport, sorted; finds the files without importing them.
+
+    Example:
+        >>> "local" in transport_names()
+        True
+    """
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
+
+
+def open_transport(device: Device) -> Transport:
+    """Reach a device. Use the result in a `with` block.
+
+    Raises:
+        UnknownNameError: no file here is named as the device's transport.
+        DeviceError: the device names no transport, or cannot be reached.
+    """
+    if device.transport is None:
+        raise DeviceError(
+            f"device {device.name} is known, but not how to reach it; "
+            f"give [{device.name}] a transport in ./devices.toml"
+        )
+    if device.transport not in transport_names():
+        raise UnknownNameError("transport", device.transport, transport_names())
+    module = importlib.import_module(f"{__name__}.{device.transport}")
+    transport: Transport = module.TRANSPORT(device)
+    return transport

@@ -1,0 +1,273 @@
+"""`bibench profile`: measure exported models on a device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bibench_deploy.errors import DeployError
+
+if TYPE_CHECKING:
+    from bibench_deploy.profiling.journal import Cell, Results
+    from bibench_deploy.profiling.session import Plan, Progress
+
+MAX_THREADS = 1024
+
+
+def profile(
+    artifact: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders that bibench export wrote; the latest under ./out unless said. "
+            "An FP32 twin inside is measured too.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where to run: a name in the device registry.")
+    ] = "local",
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Thread counts, such as 1,2,4; powers of two up to the cores here unless said.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="How long to measure: quick or standard.")] = "quick",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The results file, a new one; results/<name>-<UTC time>.jsonl unless said.",
+            metavar="FILE.jsonl",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be measured, and stop.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")
+    ] = False,
+) -> None:
+    """Measure latency on a device, with every sample kept.
+
+    Example: [bold]bibench profile out/resnet20-reactnet-digits-lce --threads 1,2[/bold]
+    """
+    thread_counts = parse_threads(threads) if threads is not None else default_threads()
+
+    from bibench_deploy.profiling.session import latest_artifact, plan_profile, profile_artifacts
+
+    directories = list(artifact or [])
+    if not directories:
+        directories = [latest_artifact()]
+        typer.echo(f"latest export: {directories[0]}", err=True)
+    if dry_run:
+        _print_plan(plan_profile(directories, device, thread_counts, preset), json_output)
+        return
+    with _ending_on_terminate(), _progress_shown() as progress:
+        run = profile_artifacts(
+            directories,
+            device,
+            thread_counts,
+            preset,
+            out,
+            progress,
+            command=["bibench", *(_shown_argument(argument) for argument in sys.argv[1:])],
+        )
+    typer.echo(f"results: {run.path}", err=True)
+    if json_output:
+        import json
+
+        typer.echo(json.dumps(results_as_json(run.results), indent=2))
+    else:
+        _print_results(run.results)
+
+
+def parse_threads(text: str) -> tuple[int, ...]:
+    """Read thread counts, such as "1,2,4".
+
+    Raises:
+        DeployError: the text has another form.
+
+    Example:
+        >>> parse_threads("4, 1")
+        (1, 4)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(
+        part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_THREADS for part in parts
+    ):
+        raise DeployError(
+            f'--threads "{text}" is no list of thread counts; write whole numbers, such as 1,2,4'
+        )
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def default_threads() -> tuple[int, ...]:
+    """Give the powers of two up to the number of cores, and that number."""
+    # macOS has no affinity to ask for.
+    ask = getattr(os, "sched_getaffinity", None)
+    cores = len(ask(0)) if ask else os.cpu_count() or 1
+    powers = (2**exponent for exponent in range(cores.bit_length()))
+    return tuple(sorted({*powers, cores}))
+
+
+def results_as_json(results: Results) -> dict[str, Any]:
+    """Give the figures of a sweep under the stable names of the command line's contract."""
+    return {
+        "path": str(results.path),
+        "run": results.header.run,
+        "problems": list(results.problems),
+        "cells": [_cell_as_json(results, cell) for cell in results.cells.values()],
+    }
+
+
+def _cell_as_json(results: Results, cell: Cell) -> dict[str, Any]:
+    artifact = results.artifacts[cell.key.artifact]
+    return {
+        "artifact": artifact.id,
+        "name": artifact.name,
+        "role": artifact.role,
+        "model_sha256": artifact.manifest["model_sha256"],
+        "size_bytes": artifact.size_bytes,
+        "device": cell.key.device,
+        "threads": cell.key.threads,
+        "latency_ms": {
+            "p50": cell.latency_ms.p50,
+            "p90": cell.latency_ms.p90,
+            "low_ms": cell.latency_ms.low_ms,
+            "high_ms": cell.latency_ms.high_ms,
+        },
+        "speed_up": results.speed_up(cell),
+        "peak_memory_mib": cell.peak_memory_mib,
+        "verdict": cell.verdict,
+        "reason": cell.reason,
+        "note": cell.note,
+        "runtime": dict(cell.runtime),
+    }
+
+
+def _print_plan(plan: Plan, is_json: bool) -> None:
+    cells = [
+        {
+            "artifact": cell.key.artifact,
+            "name": plan.artifacts[cell.key.artifact].name,
+            "role": plan.artifacts[cell.key.artifact].role,
+            "device": cell.key.device,
+            "threads": cell.key.threads,
+            "blocks": cell.blocks,
+        }
+        for cell in plan.cells
+    ]
+    if is_json:
+        import json
+
+        typer.echo(json.dumps({"preset": plan.preset.name, "cells": cells}, indent=2))
+        return
+    for cell in cells:
+        typer.echo(
+            f"{_model_label(str(cell['name']), str(cell['role']))} on {cell['device']}, "
+            f"threads {cell['threads']}: {cell['blocks']} blocks"
+        )
+
+
+def _print_results(results: Results) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("model", no_wrap=True)
+    for heading in ("threads", "p50 ms", "p90 ms", "speed-up", "size MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("kernels", no_wrap=True)
+    remarks: list[str] = []
+    for cell in results.cells.values():
+        artifact = results.artifacts[cell.key.artifact]
+        label = _model_label(artifact.name, artifact.role)
+        speed_up = results.speed_up(cell)
+        kernels = [cell.runtime.get("binary_kernel"), cell.runtime.get("float_kernel")]
+        # Names from a manifest are data: a bracket in one is no markup.
+        table.add_row(
+            Text(label),
+            str(cell.key.threads),
+            f"{cell.latency_ms.p50:.3f}",
+            f"{cell.latency_ms.p90:.3f}",
+            "" if speed_up is None else f"{speed_up:.2f}×",
+            f"{artifact.size_bytes / 1e6:.2f}",
+            cell.verdict,
+            Text(" + ".join(kernel for kernel in kernels if kernel)),
+        )
+        where = f"{label}, threads {cell.key.threads}"
+        if cell.verdict != "stable":
+            remarks.append(f"{where}: {cell.verdict}: {cell.reason}")
+        if cell.note:
+            remarks.append(f"{where}: {cell.note}")
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width: let no column be cut.
+        console = Console(width=400)
+    console.print(table)
+    for remark in remarks:
+        typer.echo(remark)
+
+
+def _model_label(name: str, role: str) -> str:
+    return f"{name} (FP32 twin)" if role == "fp32_twin" else name
+
+
+def _progress_line(progress: Progress) -> str:
+    if progress.key is None:
+        return f"{progress.done}/{progress.total} blocks done"
+    return (
+        f"block {progress.done + 1}/{progress.total}: {progress.name}, "
+        f"threads {progress.key.threads}"
+    )
+
+
+@contextmanager
+def _progress_shown() -> Iterator[Callable[[Progress], None]]:
+    if not sys.stderr.isatty():
+        yield lambda progress: typer.echo(_progress_line(progress), err=True)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("profile", total=None)
+        yield lambda progress: bar.update(
+            task,
+            description=escape(_progress_line(progress)),
+            total=progress.total,
+            completed=progress.done,
+        )
+
+
+@contextmanager
+def _ending_on_terminate() -> Iterator[None]:
+    """Let SIGTERM end a sweep as Ctrl-C does: with its child process and a whole file."""
+
+    def interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shown_argument(argument: str) -> str:
+    # The record travels with the results: a home folder in it would name its owner.
+    return Path(argument).name if argument.startswith("/") else argument

@@ -1,0 +1,508 @@
+"""Results files: written a line at a time while measuring, read back as `Results`.
+
+The lines are listed in docs/pipeline.md. A line is on disk before the next measurement
+starts, and no line is ever changed, so a crash costs at most the block in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, TypeVar
+
+from bibench_deploy.errors import ResultsError
+from bibench_deploy.profiling.statistics import Latency, Verdict, judge, summarize
+
+SCHEMA_VERSION = 1
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """What tells one cell from another.
+
+    Attributes:
+        artifact: short id of the artifact.
+        device: name of the device.
+        threads: that the runtime was asked to use.
+    """
+
+    artifact: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell that a whole run holds, with this many blocks."""
+
+    key: CellKey
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What holds for a whole run.
+
+    Attributes:
+        run: its name.
+        bibench_version: that measured.
+        command: as typed.
+        preset: name of the preset.
+        seed: of the order of the blocks.
+        started_at: UTC, ISO 8601.
+        environment: fields of `environment.Environment`.
+        planned: the cells of a whole run.
+    """
+
+    run: str
+    bibench_version: str
+    command: tuple[str, ...]
+    preset: str
+    seed: int
+    started_at: str
+    environment: Mapping[str, Any]
+    planned: tuple[PlannedCell, ...]
+
+
+@dataclass(frozen=True)
+class MeasuredArtifact:
+    """An artifact that was measured, as its manifest described it then.
+
+    Attributes:
+        id: its short id in this file.
+        path: the folder, as it was given.
+        manifest: as docs/pipeline.md lists it.
+        twin: short id of its FP32 twin, or None.
+    """
+
+    id: str
+    path: str
+    manifest: Mapping[str, Any]
+    twin: str | None
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return str(self.manifest["name"])
+
+    @property
+    def role(self) -> str:
+        """`model` or `fp32_twin`."""
+        return str(self.manifest["role"])
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the deployed model file."""
+        return int(self.manifest["size_bytes"])
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one fresh process measured of a cell.
+
+    Attributes:
+        key: its cell.
+        block: counts from 0 in its cell.
+        runtime: name, version, sha256, binary_kernel, float_kernel, and what else counts.
+        samples_ms: every timed inference, in order; at least one.
+        warmup_count: inferences before them.
+        warmup_settled: whether those had come to take the same time.
+        init_ms: from the model's bytes to an interpreter that can run.
+        peak_memory_mib: of the process; None where unknown.
+        note: what a reader of the figure must know, or None.
+    """
+
+    key: CellKey
+    block: int
+    runtime: Mapping[str, Any]
+    samples_ms: tuple[float, ...]
+    warmup_count: int
+    warmup_settled: bool
+    init_ms: float
+    peak_memory_mib: float | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The figures of one artifact on one device at one thread count.
+
+    Attributes:
+        key: which one.
+        runtime: as in its blocks.
+        block_count: how many processes measured it.
+        sample_count: timed inferences, over all blocks.
+        warmup_count: inferences before them, over all blocks.
+        latency_ms: of one inference.
+        init_ms: median over blocks.
+        peak_memory_mib: largest of the blocks; None where unknown.
+        verdict: `stable` or `noisy`.
+        reason: of the verdict.
+        note: what a reader of the figure must know, or None.
+    """
+
+    key: CellKey
+    runtime: Mapping[str, Any]
+    block_count: int
+    sample_count: int
+    warmup_count: int
+    latency_ms: Latency
+    init_ms: float
+    peak_memory_mib: float | None
+    verdict: str
+    reason: str
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file.
+
+    Attributes:
+        path: the file.
+        header: what holds for the whole run.
+        artifacts: by short id, in the order of the file.
+        cells: by key, in the order of the plan; those with at least one block.
+        blocks: in the order in which they ran.
+        problems: one text for each thing that keeps the file from being whole, empty if it is.
+    """
+
+    path: Path
+    header: Header
+    artifacts: Mapping[str, MeasuredArtifact]
+    cells: Mapping[CellKey, Cell]
+    blocks: tuple[Block, ...]
+    problems: tuple[str, ...]
+
+    def twin_cell(self, cell: Cell) -> Cell | None:
+        """Give the FP32 twin's cell on the same device with the same threads, if measured."""
+        twin = self.artifacts[cell.key.artifact].twin
+        return self.cells.get(CellKey(twin, cell.key.device, cell.key.threads)) if twin else None
+
+    def speed_up(self, cell: Cell) -> float | None:
+        """Give p50 of the FP32 twin over p50 of this cell, or None without a twin's cell."""
+        twin = self.twin_cell(cell)
+        return twin.latency_ms.p50 / cell.latency_ms.p50 if twin else None
+
+
+def summarize_cell(blocks: Sequence[Block]) -> Cell:
+    """Reduce the blocks of one cell to its figures.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not blocks:
+        raise ValueError("a cell needs at least one block")
+    latency_ms = summarize([block.samples_ms for block in blocks])
+    settled = sum(block.warmup_settled for block in blocks)
+    verdict: Verdict = judge(latency_ms, len(blocks), settled)
+    memory = [block.peak_memory_mib for block in blocks if block.peak_memory_mib is not None]
+    return Cell(
+        key=blocks[0].key,
+        runtime=blocks[0].runtime,
+        block_count=len(blocks),
+        sample_count=sum(len(block.samples_ms) for block in blocks),
+        warmup_count=sum(block.warmup_count for block in blocks),
+        latency_ms=latency_ms,
+        init_ms=median(block.init_ms for block in blocks),
+        peak_memory_mib=max(memory, default=None),
+        verdict=verdict.name,
+        reason=verdict.reason,
+        note=blocks[0].note,
+    )
+
+
+class Journal:
+    """A results file while it is written. Leaving its `with` block closes it.
+
+    A journal that got no block leaves no file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create the file, and the folders above it.
+
+        Raises:
+            ResultsError: the file exists; nobody's measurements are written over.
+            OSError: it cannot be created.
+        """
+        self.path = path
+        self._has_block = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = path.open("xb", buffering=0)
+        except FileExistsError as error:
+            raise ResultsError(f"{path} exists; remove it or choose another --out") from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if not self._has_block:
+            self.path.unlink(missing_ok=True)
+
+    def write_header(self, header: Header) -> None:
+        """Append the header; it comes first."""
+        self._append(
+            {
+                "kind": "header",
+                "schema_version": SCHEMA_VERSION,
+                "run": header.run,
+                "bibench_version": header.bibench_version,
+                "command": list(header.command),
+                "preset": header.preset,
+                "seed": header.seed,
+                "started_at": header.started_at,
+                "environment": dict(header.environment),
+                "planned": [{**asdict(cell.key), "blocks": cell.blocks} for cell in header.planned],
+            }
+        )
+
+    def write_artifact(self, artifact: MeasuredArtifact) -> None:
+        """Append an artifact; it comes before its blocks."""
+        self._append(
+            {
+                "kind": "artifact",
+                "artifact": artifact.id,
+                "path": artifact.path,
+                "manifest": dict(artifact.manifest),
+                "twin": artifact.twin,
+            }
+        )
+
+    def write_block(self, block: Block) -> None:
+        """Append what one process measured."""
+        fields = asdict(block)
+        self._append({"kind": "block", **fields.pop("key"), **fields})
+        self._has_block = True
+
+    def write_cell(self, cell: Cell) -> None:
+        """Append the figures of a cell; it comes after its last block."""
+        fields = asdict(cell)
+        self._append({"kind": "cell", **fields.pop("key"), **fields})
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        content = memoryview(f"{text}\n".encode())
+        end = self._file.tell()
+        try:
+            while content:
+                content = content[self._file.write(content) or 0 :]
+            os.fsync(self._file.fileno())
+        except BaseException as error:
+            # What follows half a line would be lost with it.
+            self._file.truncate(end)
+            self._file.seek(end)
+            if isinstance(error, OSError):
+                error.filename = str(self.path)
+            raise
+
+
+class _Line:
+    """One line of a results file, which complains with its file and number."""
+
+    def __init__(self, path: Path, number: int, fields: Mapping[str, Any]) -> None:
+        self.path = path
+        self.number = number
+        self.fields = fields
+
+    def damage(self, what: str) -> ResultsError:
+        return ResultsError(f"{self.path}, line {self.number}: {what}")
+
+    def get(self, name: str, kind: type[_T]) -> _T:
+        value = self.fields.get(name)
+        # JSON has one kind of number and Python two; a truth value is neither.
+        if kind is float and isinstance(value, int):
+            value = float(value) if not isinstance(value, bool) else None
+        if kind is int and isinstance(value, bool):
+            value = None
+        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+            raise self.damage(f'"{name}" is missing or of another type')
+        return value
+
+    def get_or_none(self, name: str, kind: type[_T]) -> _T | None:
+        return None if self.fields.get(name) is None else self.get(name, kind)
+
+    def inside(self, fields: Any) -> _Line:
+        if not isinstance(fields, dict):
+            raise self.damage("an object is missing or of another type")
+        return _Line(self.path, self.number, fields)
+
+    def key(self) -> CellKey:
+        return CellKey(self.get("artifact", str), self.get("device", str), self.get("threads", int))
+
+
+def read_results(path: Path) -> Results:
+    """Read a results file, an interrupted one too.
+
+    A last line that was cut off is left out, and `problems` says so.
+
+    Raises:
+        ResultsError: the file is missing, is no results file, or is damaged; names the line.
+    """
+    header: Header | None = None
+    artifacts: dict[str, MeasuredArtifact] = {}
+    blocks: dict[CellKey, list[Block]] = {}
+    order: list[Block] = []
+    cells: dict[CellKey, Cell] = {}
+    lines, problems = _read_lines(path)
+    for line in lines:
+        kind = line.get("kind", str)
+        if (kind == "header") != (header is None):
+            raise line.damage("a results file has one header, and that on its first line")
+        if kind == "header":
+            header = _header(line)
+        elif kind == "artifact":
+            artifact = _artifact(line)
+            artifacts[artifact.id] = artifact
+        elif kind in ("block", "cell"):
+            key = line.key()
+            if key.artifact not in artifacts:
+                raise line.damage(f'no artifact "{key.artifact}" on a line before')
+            if kind == "block":
+                block = _block(line, key)
+                blocks.setdefault(key, []).append(block)
+                order.append(block)
+            elif key not in blocks:
+                raise line.damage("figures of a cell that has no block on a line before")
+            else:
+                cells[key] = _cell(line, key)
+        else:
+            raise line.damage(f'unknown kind "{kind}"; a newer bibench may have written it')
+    if header is None:
+        raise ResultsError(f"{path}: empty, so there is nothing to read")
+    for artifact in artifacts.values():
+        if artifact.twin is not None and artifact.twin not in artifacts:
+            raise ResultsError(f'{path}: artifact "{artifact.id}" has no twin "{artifact.twin}"')
+    done = {key: cells[key] if key in cells else summarize_cell(blocks[key]) for key in blocks}
+    planned = [cell.key for cell in header.planned]
+    unfinished = sum(len(blocks.get(cell.key, ())) < cell.blocks for cell in header.planned)
+    if unfinished:
+        problems.append(
+            f"{path}: interrupted: {unfinished} of {len(planned)} cells have not all their blocks"
+        )
+    ordered = [
+        *(key for key in planned if key in done),
+        *(key for key in done if key not in planned),
+    ]
+    return Results(
+        path=path,
+        header=header,
+        artifacts=artifacts,
+        cells={key: done[key] for key in ordered},
+        blocks=tuple(order),
+        problems=tuple(problems),
+    )
+
+
+def _read_lines(path: Path) -> tuple[list[_Line], list[str]]:
+    try:
+        texts = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
+    problems = []
+    # Whole lines end in a newline, so what follows the last one is nothing or half a line.
+    if texts.pop():
+        problems.append(
+            f"{path}, line {len(texts) + 1}: cut off in the middle; the lines before it are used"
+        )
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            fields = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ResultsError(f"{path}, line {number}: no valid JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ResultsError(f"{path}, line {number}: not a JSON object")
+        lines.append(_Line(path, number, fields))
+    return lines, problems
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _header(line: _Line) -> Header:
+    if line.fields.get("schema_version") != SCHEMA_VERSION:
+        raise line.damage(
+            f"schema_version {line.fields.get('schema_version')!r}, "
+            f"this bibench reads {SCHEMA_VERSION}"
+        )
+    planned = [line.inside(entry) for entry in line.get("planned", list)]
+    return Header(
+        run=line.get("run", str),
+        bibench_version=line.get("bibench_version", str),
+        command=tuple(str(argument) for argument in line.get("command", list)),
+        preset=line.get("preset", str),
+        seed=line.get("seed", int),
+        started_at=line.get("started_at", str),
+        environment=line.get("environment", dict),
+        planned=tuple(PlannedCell(entry.key(), entry.get("blocks", int)) for entry in planned),
+    )
+
+
+def _artifact(line: _Line) -> MeasuredArtifact:
+    manifest = line.inside(line.get("manifest", dict))
+    for name, kind in (("name", str), ("role", str), ("size_bytes", int), ("model_sha256", str)):
+        manifest.get(name, kind)
+    return MeasuredArtifact(
+        id=line.get("artifact", str),
+        path=line.get("path", str),
+        manifest=manifest.fields,
+        twin=line.get_or_none("twin", str),
+    )
+
+
+def _block(line: _Line, key: CellKey) -> Block:
+    samples_ms = line.get("samples_ms", list)
+    are_times = all(type(sample) in (int, float) and 0 < sample < math.inf for sample in samples_ms)
+    if not samples_ms or not are_times:
+        raise line.damage('"samples_ms" must be a list of times above 0')
+    return Block(
+        key=key,
+        block=line.get("block", int),
+        runtime=line.get("runtime", dict),
+        samples_ms=tuple(samples_ms),
+        warmup_count=line.get("warmup_count", int),
+        warmup_settled=line.get("warmup_settled", bool),
+        init_ms=line.get("init_ms", float),
+        peak_memory_mib=line.get_or_none("peak_memory_mib", float),
+        note=line.get_or_none("note", str),
+    )
+
+
+def _cell(line: _Line, key: CellKey) -> Cell:
+    latency = line.inside(line.fields.get("latency_ms"))
+    verdict = line.get("verdict", str)
+    return Cell(
+        key=key,
+        runtime=line.get("runtime", dict),
+        block_count=line.get("block_count", int),
+        sample_count=line.get("sample_count", int),
+        warmup_count=line.get("warmup_count", int),
+        latency_ms=Latency(
+            p50=latency.get("p50", float),
+            p90=latency.get("p90", float),
+            low_ms=latency.get_or_none("low_ms", float),
+            high_ms=latency.get_or_none("high_ms", float),
+            mad_ms=latency.get("mad_ms", float),
+        ),
+        init_ms=line.get("init_ms", float),
+        peak_memory_mib=line.get_or_none("peak_memory_mib", float),
+        verdict=verdict,
+        reason=line.get("reason", str),
+        note=line.get_or_none("note", str),
+    )

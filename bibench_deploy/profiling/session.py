@@ -1,0 +1,294 @@
+"""Measure artifacts on a device: the sweep, from folders to a results file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bibench_deploy.artifact import MANIFEST_NAME, TWIN_DIRECTORY, Artifact
+from bibench_deploy.devices.registry import Device, find_device
+from bibench_deploy.devices.transports import open_transport
+from bibench_deploy.errors import ArtifactError
+from bibench_deploy.profiling.environment import read_environment
+from bibench_deploy.profiling.journal import (
+    Block,
+    CellKey,
+    Header,
+    Journal,
+    MeasuredArtifact,
+    PlannedCell,
+    Results,
+    read_results,
+    summarize_cell,
+)
+from bibench_deploy.profiling.presets import Preset, find_preset
+from bibench_deploy.profiling.runners import find_runner
+
+if TYPE_CHECKING:
+    from bibench_deploy.devices.transports._transport import Transport
+
+RESULTS_DIRECTORY = Path("results")
+INPUT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will measure, before anything is measured.
+
+    Attributes:
+        artifacts: by short id, each model before its FP32 twin.
+        twins: short id of the FP32 twin, by short id of the model.
+        device: that all of it runs on.
+        preset: how long and how often.
+        cells: artifacts × threads.
+    """
+
+    artifacts: dict[str, Artifact]
+    twins: dict[str, str]
+    device: Device
+    preset: Preset
+    cells: tuple[PlannedCell, ...]
+
+    @property
+    def run_name(self) -> str:
+        """What is measured, for a file's name; without a time."""
+        twins = set(self.twins.values())
+        names = [entry.name for id_, entry in self.artifacts.items() if id_ not in twins]
+        more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+        at = "" if self.device.name == "local" else f"-{self.device.name}"
+        return f"{names[0]}{more}{at}".replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep has come, said before each block and once at the end.
+
+    Attributes:
+        done: finished blocks.
+        total: blocks of the sweep.
+        key: the cell whose block starts now; None at the end.
+        name: of its artifact; empty at the end.
+    """
+
+    done: int
+    total: int
+    key: CellKey | None
+    name: str
+
+
+@dataclass(frozen=True)
+class ProfileRun:
+    """A finished sweep.
+
+    Attributes:
+        path: the results file.
+        results: what it holds.
+    """
+
+    path: Path
+    results: Results
+
+
+def latest_artifact(exports: Path = Path("out")) -> Path:
+    """Find the folder that was exported last; FP32 twins do not count.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    # A folder that begins with a dot is an export that is still being written.
+    manifests = [path for path in exports.glob(f"*/{MANIFEST_NAME}") if path.parent.name[0] != "."]
+    manifests.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for manifest in manifests:
+        if Artifact.load(manifest.parent).role == "model":
+            return manifest.parent
+    raise ArtifactError(
+        f"no exported model under ./{exports}; run: bibench export --target lce, or name a folder"
+    )
+
+
+def plan_profile(
+    directories: Sequence[Path],
+    device: str = "local",
+    threads: Sequence[int] = (1, 2),
+    preset: str = "quick",
+) -> Plan:
+    """Say what a sweep of these artifacts would measure, their FP32 twins included.
+
+    The same model file in two folders is measured once.
+
+    Args:
+        directories: folders that `bibench export` wrote; at least one.
+        device: name in the device registry.
+        threads: thread counts, each at least 1.
+        preset: name of a preset.
+
+    Raises:
+        ValueError: no folder, no thread count, or one below 1.
+        ArtifactError: a folder is no artifact, or a file of it is not the exported one.
+        UnknownNameError: no such device or preset, or nothing runs artifacts of this target.
+        DeviceError: a devices.toml is damaged.
+    """
+    if not directories:
+        raise ValueError("at least one artifact is needed")
+    if not threads or min(threads) < 1:
+        raise ValueError(f"thread counts must be at least 1, got {list(threads)}")
+    artifacts: dict[str, Artifact] = {}
+    twins: dict[str, str] = {}
+    for directory in directories:
+        artifact = Artifact.load(directory)
+        id_ = _add_artifact(artifacts, artifact)
+        twin_directory = directory / TWIN_DIRECTORY
+        if (twin_directory / MANIFEST_NAME).is_file():
+            twin_id = _add_artifact(artifacts, Artifact.load(twin_directory))
+            # A float model may be its own twin.
+            if twin_id != id_:
+                twins[id_] = twin_id
+    found_device = find_device(device)
+    found_preset = find_preset(preset)
+    cells = tuple(
+        PlannedCell(CellKey(id_, device, count), found_preset.blocks)
+        for id_ in artifacts
+        for count in sorted(set(threads))
+    )
+    return Plan(artifacts, twins, found_device, found_preset, cells)
+
+
+def profile_artifacts(
+    artifact_dirs: Sequence[Path],
+    device: str = "local",
+    threads: Sequence[int] = (1, 2),
+    preset: str = "quick",
+    out: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    *,
+    seed: int | None = None,
+    command: Sequence[str] = (),
+) -> ProfileRun:
+    """Measure every artifact, and its FP32 twin, with every thread count.
+
+    Each cell is measured in several blocks, every block in a fresh process. One block of every
+    cell makes a round, each round in a random order of its own, so that a machine that slows
+    down for a while slows down every cell alike. A block is on disk before the next one starts.
+
+    Args:
+        artifact_dirs: folders that `bibench export` wrote; at least one.
+        device: name in the device registry.
+        threads: thread counts, each at least 1.
+        preset: name of a preset.
+        out: the results file; results/<name>-<UTC time>.jsonl unless said.
+        progress: called before each block and once at the end.
+        seed: of the order of the blocks; drawn, and recorded, unless said.
+        command: what the user typed, for the record.
+
+    Returns:
+        The results file and its content.
+
+    Raises:
+        ValueError: as `plan_profile`; also its ArtifactError and UnknownNameError.
+        ResultsError: `out` exists.
+        DeviceError: the device cannot be reached, or a run on it failed; blocks that were
+            finished before are in the file.
+        MissingExtraError: the runtime is not installed.
+        OSError: the results file cannot be written.
+    """
+    plan = plan_profile(artifact_dirs, device, threads, preset)
+    started_at = datetime.now(timezone.utc)
+    run = f"{plan.run_name}-{started_at:%Y%m%dT%H%M%SZ}"
+    path = out if out is not None else RESULTS_DIRECTORY / f"{run}.jsonl"
+    order_seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+    with Journal(path) as journal, open_transport(plan.device) as transport:
+        journal.write_header(
+            Header(
+                run=run,
+                bibench_version=version("bibench"),
+                command=tuple(command),
+                preset=plan.preset.name,
+                seed=order_seed,
+                started_at=f"{started_at:%Y-%m-%dT%H:%M:%SZ}",
+                environment=read_environment(transport).as_json(),
+                planned=plan.cells,
+            )
+        )
+        for id_, artifact in plan.artifacts.items():
+            journal.write_artifact(
+                MeasuredArtifact(
+                    id_, _shown(artifact.directory), artifact.manifest, plan.twins.get(id_)
+                )
+            )
+        _measure(plan, transport, journal, order_seed, progress)
+    return ProfileRun(path, read_results(path))
+
+
+def _measure(
+    plan: Plan,
+    transport: Transport,
+    journal: Journal,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    runners = {
+        artifact.target: find_runner(artifact.target) for artifact in plan.artifacts.values()
+    }
+    scripts = {
+        target: [transport.push(script) for script in runner.scripts()]
+        for target, runner in runners.items()
+    }
+    models = {id_: transport.push(entry.model_path) for id_, entry in plan.artifacts.items()}
+    generator = random.Random(seed)  # noqa: S311 - an order, not a secret
+    total = sum(cell.blocks for cell in plan.cells)
+    done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
+    finished = 0
+    for block in range(plan.preset.blocks):
+        for cell in generator.sample(plan.cells, len(plan.cells)):
+            key = cell.key
+            artifact = plan.artifacts[key.artifact]
+            if progress:
+                progress(Progress(finished, total, key, artifact.name))
+            runner = runners[artifact.target]
+            arguments = runner.command(
+                transport.python,
+                scripts[artifact.target],
+                models[key.artifact],
+                key.threads,
+                plan.preset,
+                INPUT_SEED,
+            )
+            result = transport.run(arguments, timeout_s=plan.preset.timeout_s)
+            measured = runner.read(result, artifact, key.threads)
+            done[key].append(
+                Block(
+                    key=key,
+                    block=block,
+                    runtime=measured.runtime,
+                    samples_ms=measured.samples_ms,
+                    warmup_count=measured.warmup_count,
+                    warmup_settled=measured.warmup_settled,
+                    init_ms=measured.init_ms,
+                    peak_memory_mib=measured.peak_memory_mib,
+                    note=measured.note,
+                )
+            )
+            journal.write_block(done[key][-1])
+            finished += 1
+            if len(done[key]) == cell.blocks:
+                journal.write_cell(summarize_cell(done[key]))
+    if progress:
+        progress(Progress(finished, total, None, ""))
+
+
+def _add_artifact(artifacts: dict[str, Artifact], artifact: Artifact) -> str:
+    artifact.check_files()
+    find_runner(artifact.target)
+    id_ = artifact.model_sha256[:12]
+    artifacts.setdefault(id_, artifact)
+    return id_
+
+
+def _shown(directory: Path) -> str:
+    # An absolute path would carry the user's name into a file that is made to be shared.
+    return directory.name if directory.is_absolute() else directory.as_posix()

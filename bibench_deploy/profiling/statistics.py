@@ -1,0 +1,163 @@
+"""From samples to one figure with an interval and a verdict.
+
+A block holds the samples of one process. Samples of one block share everything that the
+process drew once, such as where its memory lies, so they do not tell how far a fresh process
+would differ: intervals are taken over blocks. Each choice has its source in docs/method.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+MIN_BLOCKS = 3
+MAX_INTERVAL = 0.05
+MAX_SCATTER = 0.05
+
+# Makes the median absolute deviation of a normal distribution its standard deviation.
+MAD_TO_SIGMA = 1.4826
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference, in milliseconds.
+
+    Attributes:
+        p50: median of the block medians.
+        p90: median of the blocks' 90th percentiles.
+        low_ms: lower end of the 95 % interval of p50; None from a single block.
+        high_ms: upper end, likewise.
+        mad_ms: median of the blocks' median absolute deviations: the scatter inside a process.
+    """
+
+    p50: float
+    p90: float
+    low_ms: float | None
+    high_ms: float | None
+    mad_ms: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a figure may be relied on: `stable` or `noisy`, and why."""
+
+    name: str
+    reason: str
+
+
+def median_absolute_deviation(samples: Sequence[float]) -> float:
+    """Give the median distance of the samples from their median.
+
+    Raises:
+        ValueError: there are no samples.
+
+    Example:
+        >>> median_absolute_deviation([1.0, 1.0, 2.0, 2.0, 4.0, 6.0, 9.0])
+        1.0
+    """
+    array = _array(samples)
+    return float(np.median(np.abs(array - np.median(array))))
+
+
+def median_interval(block_medians: Sequence[float]) -> tuple[float, float] | None:
+    """Give the 95 % percentile-bootstrap interval of the median of block medians.
+
+    Blocks are drawn with replacement, 10 000 times, always in the same way, so that a file
+    gives the same interval whenever it is read. With 3 blocks it is their whole range.
+
+    Source: Efron, "Bootstrap methods: another look at the jackknife", 1979,
+    https://doi.org/10.1214/aos/1176344552.
+
+    Args:
+        block_medians: one for each block, in ms.
+
+    Returns:
+        Lower and upper end in ms; None from a single block, which says nothing of others.
+
+    Raises:
+        ValueError: there are no blocks.
+
+    Example:
+        >>> median_interval([2.0, 2.5, 2.1])
+        (2.0, 2.5)
+    """
+    array = _array(block_medians)
+    if array.size == 1:
+        return None
+    picks = np.random.default_rng(0).integers(0, array.size, (RESAMPLES, array.size))
+    medians = np.median(array[picks], axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    # No interpolation: an end is then always a median that was drawn.
+    low, high = np.quantile(medians, [tail, 1 - tail], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def summarize(blocks: Sequence[Sequence[float]]) -> Latency:
+    """Reduce the samples of a cell to its figures; every block counts the same.
+
+    Args:
+        blocks: for each block its samples in ms.
+
+    Raises:
+        ValueError: there are no blocks, or a block has no samples.
+
+    Example:
+        >>> summarize([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [3.0, 4.0, 5.0]]).p50
+        3.0
+    """
+    arrays = [_array(block) for block in blocks]
+    medians = [float(np.median(array)) for array in arrays]
+    interval = median_interval(medians)
+    low_ms, high_ms = interval if interval else (None, None)
+    return Latency(
+        p50=float(np.median(medians)),
+        # The definition 7 of Hyndman and Fan, which numpy, R and spreadsheets use.
+        p90=float(np.median([np.percentile(array, 90) for array in arrays])),
+        low_ms=low_ms,
+        high_ms=high_ms,
+        mad_ms=float(np.median([median_absolute_deviation(block) for block in blocks])),
+    )
+
+
+def judge(latency: Latency, block_count: int, settled_count: int) -> Verdict:
+    """Say whether a cell's figure may be relied on; what fails first gives the reason.
+
+    Args:
+        latency: as `summarize` gives it.
+        block_count: how many blocks it rests on.
+        settled_count: in how many of them the warm-up settled.
+
+    Example:
+        >>> judge(Latency(2.0, 2.1, 1.99, 2.01, 0.01), block_count=3, settled_count=3)
+        Verdict(name='stable', reason='95 % interval spans 1.0 % of p50')
+    """
+    if block_count < MIN_BLOCKS or latency.low_ms is None or latency.high_ms is None:
+        plural = "" if block_count == 1 else "s"
+        return Verdict("noisy", f"{block_count} block{plural} measured, {MIN_BLOCKS} needed")
+    span = (latency.high_ms - latency.low_ms) / latency.p50
+    if span > MAX_INTERVAL:
+        return Verdict(
+            "noisy",
+            f"processes differ: 95 % interval spans {span:.1%} of p50, limit {MAX_INTERVAL:.0%}",
+        )
+    scatter = MAD_TO_SIGMA * latency.mad_ms / latency.p50
+    if scatter > MAX_SCATTER:
+        return Verdict(
+            "noisy",
+            f"samples scatter: {scatter:.1%} of p50 inside a process, limit {MAX_SCATTER:.0%}",
+        )
+    if 2 * settled_count < block_count:
+        return Verdict("noisy", f"warm-up settled in {settled_count} of {block_count} blocks only")
+    return Verdict("stable", f"95 % interval spans {span:.1%} of p50")
+
+
+def _array(samples: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    array = np.asarray(samples, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("statistics need at least one sample")
+    return array
