@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from bibench_deploy.errors import ResultsError
-from bibench_deploy.profiling.statistics import Latency, Verdict, judge, summarize
+from bibench_deploy.profiling.statistics import Latency, judge, summarize
 
 SCHEMA_VERSION = 1
 
@@ -115,6 +115,8 @@ class Block:
         samples_ms: every timed inference, in order; at least one.
         warmup_count: inferences before them.
         warmup_settled: whether those had come to take the same time.
+        other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
+            None where unknown.
         init_ms: from the model's bytes to an interpreter that can run.
         peak_memory_mib: of the process; None where unknown.
         note: what a reader of the figure must know, or None.
@@ -126,6 +128,7 @@ class Block:
     samples_ms: tuple[float, ...]
     warmup_count: int
     warmup_settled: bool
+    other_load: float | None
     init_ms: float
     peak_memory_mib: float | None
     note: str | None
@@ -142,6 +145,7 @@ class Cell:
         sample_count: timed inferences, over all blocks.
         warmup_count: inferences before them, over all blocks.
         latency_ms: of one inference.
+        other_load: median over blocks; None where unknown.
         init_ms: median over blocks.
         peak_memory_mib: largest of the blocks; None where unknown.
         verdict: `stable` or `noisy`.
@@ -155,6 +159,7 @@ class Cell:
     sample_count: int
     warmup_count: int
     latency_ms: Latency
+    other_load: float | None
     init_ms: float
     peak_memory_mib: float | None
     verdict: str
@@ -203,7 +208,9 @@ def summarize_cell(blocks: Sequence[Block]) -> Cell:
         raise ValueError("a cell needs at least one block")
     latency_ms = summarize([block.samples_ms for block in blocks])
     settled = sum(block.warmup_settled for block in blocks)
-    verdict: Verdict = judge(latency_ms, len(blocks), settled)
+    loads = [block.other_load for block in blocks if block.other_load is not None]
+    other_load = median(loads) if loads else None
+    verdict = judge(latency_ms, len(blocks), settled, other_load)
     memory = [block.peak_memory_mib for block in blocks if block.peak_memory_mib is not None]
     return Cell(
         key=blocks[0].key,
@@ -212,6 +219,7 @@ def summarize_cell(blocks: Sequence[Block]) -> Cell:
         sample_count=sum(len(block.samples_ms) for block in blocks),
         warmup_count=sum(block.warmup_count for block in blocks),
         latency_ms=latency_ms,
+        other_load=other_load,
         init_ms=median(block.init_ms for block in blocks),
         peak_memory_mib=max(memory, default=None),
         verdict=verdict.name,
@@ -478,6 +486,7 @@ def _block(line: _Line, key: CellKey) -> Block:
         samples_ms=tuple(samples_ms),
         warmup_count=line.get("warmup_count", int),
         warmup_settled=line.get("warmup_settled", bool),
+        other_load=line.get_or_none("other_load", float),
         init_ms=line.get("init_ms", float),
         peak_memory_mib=line.get_or_none("peak_memory_mib", float),
         note=line.get_or_none("note", str),
@@ -500,6 +509,7 @@ def _cell(line: _Line, key: CellKey) -> Cell:
             high_ms=latency.get_or_none("high_ms", float),
             mad_ms=latency.get("mad_ms", float),
         ),
+        other_load=line.get_or_none("other_load", float),
         init_ms=line.get("init_ms", float),
         peak_memory_mib=line.get_or_none("peak_memory_mib", float),
         verdict=verdict,

@@ -268,6 +268,7 @@ def _measure(
                     samples_ms=measured.samples_ms,
                     warmup_count=measured.warmup_count,
                     warmup_settled=measured.warmup_settled,
+                    other_load=measured.other_load,
                     init_ms=measured.init_ms,
                     peak_memory_mib=measured.peak_memory_mib,
                     note=measured.note,

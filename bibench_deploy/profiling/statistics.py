@@ -18,6 +18,7 @@ RESAMPLES = 10_000
 MIN_BLOCKS = 3
 MAX_INTERVAL = 0.05
 MAX_SCATTER = 0.05
+MAX_OTHER_LOAD = 0.05
 
 # Makes the median absolute deviation of a normal distribution its standard deviation.
 MAD_TO_SIGMA = 1.4826
@@ -124,36 +125,51 @@ def summarize(blocks: Sequence[Sequence[float]]) -> Latency:
     )
 
 
-def judge(latency: Latency, block_count: int, settled_count: int) -> Verdict:
+def judge(
+    latency: Latency, block_count: int, settled_count: int, other_load: float | None
+) -> Verdict:
     """Say whether a cell's figure may be relied on; what fails first gives the reason.
 
     Args:
         latency: as `summarize` gives it.
         block_count: how many blocks it rests on.
         settled_count: in how many of them the warm-up settled.
+        other_load: share of the processors' time, 0 to 1, that other processes used in the
+            middle block; None where unknown.
 
     Example:
-        >>> judge(Latency(2.0, 2.1, 1.99, 2.01, 0.01), block_count=3, settled_count=3)
+        >>> judge(Latency(2.0, 2.1, 1.99, 2.01, 0.01), 3, settled_count=3, other_load=0.01)
         Verdict(name='stable', reason='95 % interval spans 1.0 % of p50')
     """
     if block_count < MIN_BLOCKS or latency.low_ms is None or latency.high_ms is None:
         plural = "" if block_count == 1 else "s"
         return Verdict("noisy", f"{block_count} block{plural} measured, {MIN_BLOCKS} needed")
-    span = (latency.high_ms - latency.low_ms) / latency.p50
-    if span > MAX_INTERVAL:
+    if other_load is not None and other_load > MAX_OTHER_LOAD:
         return Verdict(
             "noisy",
-            f"processes differ: 95 % interval spans {span:.1%} of p50, limit {MAX_INTERVAL:.0%}",
+            f"other processes used {_percent(other_load)} of the processors' time, "
+            f"limit {_percent(MAX_OTHER_LOAD)}",
         )
+    span = (latency.high_ms - latency.low_ms) / latency.p50
+    spanned = f"95 % interval spans {_percent(span)} of p50"
+    if span > MAX_INTERVAL:
+        return Verdict("noisy", f"processes differ: {spanned}, limit {_percent(MAX_INTERVAL)}")
     scatter = MAD_TO_SIGMA * latency.mad_ms / latency.p50
     if scatter > MAX_SCATTER:
         return Verdict(
             "noisy",
-            f"samples scatter: {scatter:.1%} of p50 inside a process, limit {MAX_SCATTER:.0%}",
+            f"samples scatter inside a process: {_percent(scatter)} of p50, "
+            f"limit {_percent(MAX_SCATTER)}",
         )
     if 2 * settled_count < block_count:
-        return Verdict("noisy", f"warm-up settled in {settled_count} of {block_count} blocks only")
-    return Verdict("stable", f"95 % interval spans {span:.1%} of p50")
+        return Verdict(
+            "noisy", f"the warm-up settled in {settled_count} of {block_count} blocks only"
+        )
+    return Verdict("stable", spanned)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _array(samples: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -22,6 +22,8 @@ class Measured:
         samples_ms: every timed inference, in order; at least one.
         warmup_count: inferences before them.
         warmup_settled: whether these had come to take the same time.
+        other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
+            None where unknown.
         init_ms: from the model's bytes to an interpreter that can run.
         peak_memory_mib: most memory that the process had resident; None where unknown.
         runtime: `name`, `version`, `sha256`, `binary_kernel`, `float_kernel` and what else
@@ -32,6 +34,7 @@ class Measured:
     samples_ms: tuple[float, ...]
     warmup_count: int
     warmup_settled: bool
+    other_load: float | None
     init_ms: float
     peak_memory_mib: float | None
     runtime: dict[str, Any]

@@ -71,6 +71,7 @@ class LceRunner(Runner):
                 samples_ms=tuple(printed["samples_ms"]),
                 warmup_count=printed["warmup_count"],
                 warmup_settled=printed["warmup_settled"],
+                other_load=printed["other_load"],
                 init_ms=printed["init_ms"],
                 peak_memory_mib=printed["peak_memory_mib"],
                 runtime={

@@ -19,6 +19,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
 import resource
 import statistics
@@ -191,6 +192,24 @@ def peak_memory_mib() -> float:
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
+def busy_s() -> float | None:
+    """Give the time that the processors open to this process have been at work, in seconds.
+
+    Summed over these processors, for whatever process they worked, a hypervisor's share
+    included. None where the system does not tell, as Android and macOS.
+
+    Source: proc(5), /proc/stat.
+    """
+    try:
+        names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    except (OSError, AttributeError):
+        return None
+    # Columns: user, nice, system, idle, iowait, irq, softirq, steal.
+    ticks = [sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in names]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time one model in this process.
 
@@ -199,7 +218,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         `samples_ms` (every timed inference, in order), `warmup_count`, `warmup_settled`,
-        `init_ms` (making the interpreter: reading the flatbuffer, packing weights, planning
+        `other_load` (share of the processors' time, 0 to 1, that other processes used while the
+        samples were taken; None where unknown), `init_ms` (making the interpreter: reading the flatbuffer, packing weights, planning
         memory), `memory_before_mib` (Python and numpy alone), `peak_memory_mib`,
         `input_shapes`, and the versions `python`, `numpy`, `larq_compute_engine` with
         `extension_sha256`.
@@ -230,11 +250,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     gc.collect()
     gc.disable()
     warmup_count, warmup_settled = warm_up(run, arguments.warmup_min_s, arguments.warmup_max_s)
+    busy_before_s, own_before_s, begin = busy_s(), time.process_time(), time.perf_counter_ns()
     samples = take_samples(run, arguments.min_runs, arguments.min_seconds, arguments.max_seconds)
+    wall_s = (time.perf_counter_ns() - begin) / 1e9
+    own_s, busy_after_s = time.process_time() - own_before_s, busy_s()
+    other_load = None
+    if busy_before_s is not None and busy_after_s is not None:
+        others_s = max(0.0, busy_after_s - busy_before_s - own_s)
+        other_load = round(others_s / wall_s / len(os.sched_getaffinity(0)), 3)
     return {
         "samples_ms": samples,
         "warmup_count": warmup_count,
         "warmup_settled": warmup_settled,
+        "other_load": other_load,
         "init_ms": init_ms,
         "memory_before_mib": round(memory_before_mib, 1),
         "peak_memory_mib": round(peak_memory_mib(), 1),
