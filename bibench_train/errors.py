@@ -4,6 +4,7 @@
     ├── UnknownNameError      a name of no algorithm, architecture or data set
     ├── DatasetError          data that is missing, damaged or of another form
     ├── CheckpointError       a checkpoint that is missing, damaged or of another model
+    ├── NotBinaryError        a model whose algorithm has not reached -1 and +1 yet
     └── TrainingStoppedError  a run that cannot go on (a loss that is not a number …)
 
 The command line prints such an error as one line and exits with 2.
@@ -37,6 +38,10 @@ class DatasetError(TrainError):
 
 class CheckpointError(TrainError):
     """A run or checkpoint that is missing, damaged, or of another architecture or algorithm."""
+
+
+class NotBinaryError(TrainError):
+    """A model from which no strictly binary network can be made yet."""
 
 
 class TrainingStoppedError(TrainError):

@@ -1,0 +1,1 @@
+"""Pure tensor functions: sign, straight-through estimators, channel scales."""

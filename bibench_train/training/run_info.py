@@ -1,0 +1,97 @@
+"""What run.json says: everything about a run but its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bibench_train.errors import CheckpointError
+from bibench_train.training.evaluation import Accuracy
+from bibench_train.training.recipe import Recipe
+
+RUN_FILE = "run.json"
+SCHEMA_VERSION = 1
+_KIND = "bibench-run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """One run, as written to run.json; the field names are the JSON names (docs/pipeline.md)."""
+
+    name: str
+    architecture: str
+    architecture_options: dict[str, Any]
+    algorithm: str
+    dataset: str
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    """(C, H, W)."""
+    init: str | None
+    """The run whose weights this one started from."""
+    recipe: Recipe
+    epochs_done: int = 0
+    accuracy: Accuracy | None = None
+    """Of the last epoch done, not of the best one: choosing by test accuracy would flatter it."""
+    parameters: int
+    """Trainable numbers, binary ones included."""
+    seconds_per_step: float | None = None
+    checkpoint_sha256: str = ""
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """The text of run.json."""
+        content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": _KIND} | asdict(self)
+        if self.accuracy is not None:
+            content["accuracy"] = {"percent": self.accuracy.percent} | asdict(self.accuracy)
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, place: str) -> RunInfo:
+        """Read what `to_json` wrote; fields added by later versions are ignored.
+
+        Args:
+            text: JSON.
+            place: Where it comes from, for the message.
+
+        Raises:
+            CheckpointError: Not JSON, not a run, or a field is missing or wrong.
+        """
+        try:
+            content = json.loads(text)
+            if content["kind"] != _KIND or content["schema_version"] != SCHEMA_VERSION:
+                raise CheckpointError(
+                    f"{place}: {content['kind']} of schema {content['schema_version']}, where "
+                    f"{_KIND} of schema {SCHEMA_VERSION} was expected"
+                )
+            known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+            known["recipe"] = Recipe(**known["recipe"])
+            known["input_shape"] = tuple(known["input_shape"])
+            if known.get("accuracy") is not None:
+                counts = known["accuracy"]
+                known["accuracy"] = Accuracy(counts["correct"], counts["images"], counts["split"])
+            return cls(**known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{place}: damaged, or not written by bibench train ({error})"
+            ) from error
+
+
+def read_run(run_dir: Path) -> RunInfo:
+    """What run.json in this folder says.
+
+    Raises:
+        CheckpointError: No such folder, no run.json in it, or a damaged one.
+    """
+    path = run_dir / RUN_FILE
+    try:
+        text = path.read_bytes().decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        found = "has no run.json" if run_dir.is_dir() else "is no folder"
+        raise CheckpointError(
+            f"{run_dir} {found}; a run is a folder written by bibench train, or models/<name>"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: damaged, it is no text") from error
+    return RunInfo.from_json(text, str(path))
