@@ -1,0 +1,77 @@
+"""`bibench report`: results files → text, JSON, Markdown or HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RESULTS_DIRECTORY = Path("results")
+
+
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RESULTS]...",
+            help="Files that bibench profile wrote; by default the newest in ./results.",
+            show_default=False,
+        ),
+    ] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="text|json|md|html",
+            help="How to write it; by default what --out ends in, else text.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write here instead of printing.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show what was measured: latency, size, parity, accuracy, lint findings.
+
+    Example: [bold]bibench report results/run.jsonl --format html --out report.html[/bold]
+    """
+    from bibench_deploy.reports import build_report, check_format, format_names, render
+    from bibench_deploy.reports import write_report as write
+
+    suffix = out.suffix.removeprefix(".") if out else ""
+    chosen = check_format(format_name or (suffix if suffix in format_names() else "text"))
+    content = build_report(_existing(results) if results else [_newest()])
+    if out is None:
+        typer.echo(render(content, chosen), nl=False)
+    else:
+        write(content, out, chosen)
+        typer.echo(f"wrote {out}", err=True)
+
+
+def _existing(paths: list[Path]) -> list[Path]:
+    from bibench_deploy.errors import SourceError
+
+    for path in paths:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise SourceError(f"{path} {what}; name a .jsonl file that bibench profile wrote")
+    return paths
+
+
+def _newest() -> Path:
+    from bibench_deploy.errors import SourceError
+
+    files = sorted(RESULTS_DIRECTORY.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise SourceError(
+            f"no results in ./{RESULTS_DIRECTORY}; run bibench profile, or name a results file"
+        )
+    typer.echo(f"report of {files[-1]}, the newest results", err=True)
+    return files[-1]

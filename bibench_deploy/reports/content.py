@@ -1,0 +1,597 @@
+"""What a report shows, computed once from results files; every format only writes it down.
+
+All arithmetic of a report is here, and it is ratios. Speed-up and size ratio are
+FP32 over binary, so more than 1 means that the binarized model is the faster or
+the smaller one. A model is compared with its FP32 twin twice: at the same thread
+count, and with each of the two at its own fastest thread count. The mean over
+models takes the second, since nobody deploys a model at a thread count that slows
+it down.
+
+A noisy cell is kept and shown, but it never stands for a result on its own: the
+fastest thread count is looked for among stable cells first, and a ratio with a
+noisy side is itself marked noisy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from bibench_deploy.errors import ResultsError
+from bibench_deploy.profiling.journal import Cell, Results, read_results
+
+UNTRAINED = "untrained weights: latency and size only"
+
+_X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
+
+
+def is_stable(cell: Cell) -> bool:
+    """Whether a measurement may be relied on; noisy is never a pass."""
+    return cell.verdict == "stable"
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """FP32 latency over binary latency, and the thread counts that were compared."""
+
+    device: str
+    ratio: float
+    threads: int
+    twin_threads: int
+    is_noisy: bool
+
+
+@dataclass(frozen=True)
+class Residency:
+    """How many of the layers meant to be 1-bit are 1-bit in the artifact, and in which kernel."""
+
+    intended: int
+    resident: int
+    kernel: str | None
+    is_all_convolutions: bool
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close the outputs of two engines are on the same inputs; None where not known."""
+
+    max_abs_error: float | None
+    top1_agreement: float | None
+    flip_rate: float | None = None
+    unexplained_flips: int | None = None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """PyTorch against ONNX Runtime, and ONNX Runtime against the target."""
+
+    inputs: int | None
+    seed: int | None
+    torch_to_onnx: Agreement | None
+    onnx_to_target: Agreement | None
+
+    @property
+    def steps(self) -> tuple[Agreement, ...]:
+        """The comparisons that were made."""
+        return tuple(step for step in (self.torch_to_onnx, self.onnx_to_target) if step)
+
+    @property
+    def max_abs_error(self) -> float | None:
+        """The larger of the two steps."""
+        return max(
+            (s.max_abs_error for s in self.steps if s.max_abs_error is not None), default=None
+        )
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """The lower of the two steps, as a fraction of the inputs."""
+        known = (s.top1_agreement for s in self.steps if s.top1_agreement is not None)
+        return min(known, default=None)
+
+    @property
+    def flip_rate(self) -> float | None:
+        """Fraction of binary activations whose sign differs on the target."""
+        return self.onnx_to_target.flip_rate if self.onnx_to_target else None
+
+    @property
+    def unexplained_flips(self) -> int | None:
+        """Sign flips that no value near zero accounts for."""
+        return self.onnx_to_target.unexplained_flips if self.onnx_to_target else None
+
+    @property
+    def is_agreed(self) -> bool:
+        """Whether every step gave the same top-1 answers and no flip is left unexplained."""
+        return self.top1_agreement == 1.0 and not self.unexplained_flips
+
+
+@dataclass(frozen=True)
+class LintFinding:
+    """One finding of `bibench lint`, as the manifest keeps it."""
+
+    code: str
+    severity: str
+    layer: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One artifact with everything that was measured and proved about it.
+
+    Attributes:
+        artifact: its short id in the results file.
+        label: short name, unique in its family.
+        title: name that is unique in the report.
+        is_twin: whether it is only there to be compared with.
+        is_binarized: whether it holds layers meant to be 1-bit.
+        is_trained: None where the source cannot say, as with an .onnx file.
+        accuracy: percent, of the run that it was exported from; None when untrained.
+        images: how many held-out images the accuracy is over.
+        fp32_accuracy: percent of the trained FP32 model in the same family, if there is one.
+        twin: short id of its FP32 twin.
+        size_ratio: bytes of the twin over its own bytes.
+        speedups: against the twin at the same thread count.
+        fastest: against the twin, each at its own fastest thread count; one for each device.
+    """
+
+    artifact: str
+    name: str
+    label: str
+    title: str
+    target: str
+    architecture: str | None
+    algorithm: str | None
+    dataset: str | None
+    is_twin: bool
+    is_binarized: bool
+    is_trained: bool | None
+    accuracy: float | None
+    images: int | None
+    fp32_accuracy: float | None
+    twin: str | None
+    input_shape: tuple[int, ...]
+    size_bytes: int
+    model_sha256: str
+    size_ratio: float | None
+    twin_size_bytes: int | None
+    residency: Residency
+    parity: Parity | None
+    findings: tuple[LintFinding, ...]
+    cells: tuple[Cell, ...]
+    speedups: tuple[Speedup, ...]
+    fastest: tuple[Speedup, ...]
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether its weights are known to be untrained."""
+        return self.is_trained is False
+
+    def cell(self, device: str, threads: int) -> Cell | None:
+        """The measurement on a device at a thread count, if it was made."""
+        wanted = (device, threads)
+        return next(
+            (cell for cell in self.cells if (cell.key.device, cell.key.threads) == wanted), None
+        )
+
+    def speedup(self, device: str, threads: int) -> Speedup | None:
+        """The speed-up on a device with the twin at the same thread count, if known."""
+        wanted = (device, threads)
+        return next((s for s in self.speedups if (s.device, s.threads) == wanted), None)
+
+    def fastest_on(self, device: str) -> Speedup | None:
+        """The speed-up on a device with each side at its own fastest thread count, if known."""
+        return next((s for s in self.fastest if s.device == device), None)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one architecture and one input size: they may share an axis."""
+
+    name: str
+    input_size: str
+    models: tuple[Model, ...]
+
+    @property
+    def title(self) -> str:
+        """Name and input size, for headings."""
+        return f"{self.name}, {self.input_size}" if self.input_size else self.name
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether every model to be judged in it has untrained weights."""
+        judged = [model for model in self.models if not model.is_twin]
+        return bool(judged) and all(model.is_untrained for model in judged)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how one results file was measured."""
+
+    name: str
+    command: tuple[str, ...]
+    preset: str
+    started_at: str
+    bibench_version: str
+    environment: Mapping[str, Any]
+
+    @property
+    def is_x86(self) -> bool:
+        """Whether it ran on a host instead of an ARM board."""
+        return str(self.environment.get("machine", "")).lower() in _X86
+
+
+@dataclass(frozen=True)
+class MeanSpeedup:
+    """Mean over models of the speed-up, each model at its own fastest thread count."""
+
+    device: str
+    ratio: float
+    models: int
+    is_noisy: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows.
+
+    Attributes:
+        runs: one for each results file, the earliest first.
+        families: those with trained models first.
+        mean_size_ratio: over the models with a twin; None if no model has one.
+        mean_speedups: one for each device on which a model and its twin were measured.
+        problems: one text for each thing that keeps a results file from being whole.
+    """
+
+    runs: tuple[Run, ...]
+    families: tuple[Family, ...]
+    mean_size_ratio: float | None
+    mean_speedups: tuple[MeanSpeedup, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Every model of every family, FP32 twins included."""
+        return tuple(chain.from_iterable(family.models for family in self.families))
+
+    @property
+    def binarized(self) -> tuple[Model, ...]:
+        """The models a report is about."""
+        return tuple(m for m in self.models if m.is_binarized and not m.is_twin)
+
+    @property
+    def trained(self) -> tuple[Model, ...]:
+        """The models with an accuracy, in the order of the families."""
+        return tuple(model for model in self.models if model.accuracy is not None)
+
+    @property
+    def headline(self) -> Model:
+        """The model that the summary is about: the most accurate binarized one."""
+        candidates = self.binarized or tuple(m for m in self.models if not m.is_twin)
+        return max(candidates or self.models, key=lambda model: model.accuracy or 0.0)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Percent by algorithm; by model where several share an algorithm."""
+        names = [model.algorithm or model.title for model in self.trained]
+        return {
+            name if names.count(name) == 1 else model.title: model.accuracy
+            for name, model in zip(names, self.trained, strict=True)
+            if model.accuracy is not None
+        }
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices, in the order they were first measured."""
+        return tuple(dict.fromkeys(c.key.device for model in self.models for c in model.cells))
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """Every thread count that was measured, ascending."""
+        return tuple(sorted({c.key.threads for model in self.models for c in model.cells}))
+
+    @property
+    def is_host_check(self) -> bool:
+        """Whether anything was measured on x86, where latency says nothing about a board."""
+        return any(run.is_x86 for run in self.runs)
+
+
+def build_report(result_paths: Sequence[Path]) -> Report:
+    """Read results files and compute what a report of them shows.
+
+    Where several files measured the same artifact on the same device, the run that
+    started last counts, with all of its thread counts.
+
+    Raises:
+        ValueError: no results file was given.
+        ResultsError: a file is missing or damaged, holds no artifact, or has a manifest
+            that lacks what docs/pipeline.md promises.
+    """
+    if not result_paths:
+        raise ValueError("build_report needs at least one results file")
+    results = sorted((read_results(path) for path in result_paths), key=_started_at)
+    entries: dict[str, _Entry] = {}
+    for file in results:
+        _add_file(file, entries)
+    if not entries:
+        names = ", ".join(str(path) for path in result_paths)
+        raise ResultsError(f"{names}: holds no artifact; run bibench profile to measure one")
+    try:
+        families = _families(entries)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        names = ", ".join(str(path) for path in result_paths)
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ResultsError(
+            f"{names}: a manifest is not as docs/pipeline.md describes it ({what}); "
+            "was it exported by another version of bibench?"
+        ) from error
+    models = [model for family in families for model in family.models]
+    ratios = [model.size_ratio for model in models if model.size_ratio is not None]
+    return Report(
+        runs=tuple(_run(file) for file in results),
+        families=families,
+        mean_size_ratio=fmean(ratios) if ratios else None,
+        mean_speedups=tuple(_mean_speedups(models)),
+        problems=tuple(problem for file in results for problem in file.problems),
+    )
+
+
+@dataclass
+class _Entry:
+    """An artifact while the files are read: its manifest and the cells kept for it."""
+
+    artifact: str
+    manifest: Mapping[str, Any]
+    twin: str | None
+    cells: list[Cell]
+
+
+def _started_at(results: Results) -> str:
+    # All in UTC and of one form, so they sort as text.
+    return results.header.started_at
+
+
+def _add_file(results: Results, entries: dict[str, _Entry]) -> None:
+    for measured in results.artifacts.values():
+        before = entries.get(measured.id)
+        entries[measured.id] = _Entry(
+            artifact=measured.id,
+            manifest=measured.manifest,
+            twin=measured.twin or (before.twin if before else None),
+            cells=before.cells if before else [],
+        )
+    for artifact, device in dict.fromkeys((key.artifact, key.device) for key in results.cells):
+        entry = entries[artifact]
+        earlier = [cell for cell in entry.cells if cell.key.device != device]
+        measured_here = [
+            cell
+            for key, cell in results.cells.items()
+            if (key.artifact, key.device) == (artifact, device)
+        ]
+        entry.cells = earlier + sorted(measured_here, key=lambda cell: cell.key.threads)
+
+
+def _run(results: Results) -> Run:
+    header = results.header
+    return Run(
+        name=header.run,
+        command=header.command,
+        preset=header.preset,
+        started_at=header.started_at,
+        bibench_version=header.bibench_version,
+        environment=dict(header.environment),
+    )
+
+
+def _families(entries: Mapping[str, _Entry]) -> tuple[Family, ...]:
+    owners = {entry.twin: entry for entry in entries.values() if entry.twin}
+    grouped: dict[tuple[str, str], list[_Entry]] = {}
+    for entry in entries.values():
+        # The twin of an .onnx file has no architecture either: it stands with its model.
+        manifest = (owners.get(entry.artifact, entry) if _is_twin(entry) else entry).manifest
+        name = manifest["source"].get("architecture") or manifest["name"]
+        grouped.setdefault((name, _input_size(manifest["input"])), []).append(entry)
+    names = [name for name, _ in grouped]
+    families = []
+    for (name, input_size), members in grouped.items():
+        labels = _labels(members, owners)
+        prefix = name if names.count(name) == 1 else f"{name} {input_size}"
+        models = tuple(
+            _model(
+                entry,
+                label=labels[entry.artifact],
+                # A model that is called by its file has no algorithm to add to the name.
+                title=prefix
+                if labels[entry.artifact] == name
+                else f"{prefix} {labels[entry.artifact]}",
+                twin=entries[entry.twin] if entry.twin else None,
+                fp32_accuracy=_fp32_accuracy(entry, members),
+            )
+            for entry in _ordered(members)
+        )
+        families.append(Family(name=name, input_size=input_size, models=models))
+    # Trained models carry the message; a network that is only timed comes after them.
+    return tuple(sorted(families, key=lambda family: family.is_untrained))
+
+
+def _is_twin(entry: _Entry) -> bool:
+    return bool(entry.manifest["role"] == "fp32_twin")
+
+
+def _ordered(members: Sequence[_Entry]) -> list[_Entry]:
+    """FP32 models first, then each binarized model with its twin behind it."""
+    by_artifact = {entry.artifact: entry for entry in members}
+    models = [entry for entry in members if not _is_twin(entry)]
+    order: dict[str, _Entry] = {}
+    for model in sorted(models, key=lambda entry: _residency(entry.manifest).intended > 0):
+        for artifact in (model.artifact, model.twin):
+            if artifact in by_artifact:
+                order.setdefault(artifact, by_artifact[artifact])
+    return list((order | by_artifact).values())
+
+
+def _labels(members: Sequence[_Entry], owners: Mapping[str, _Entry]) -> dict[str, str]:
+    """Name each model by its algorithm where that is enough, and each twin by its model."""
+    models = [entry for entry in members if not _is_twin(entry)]
+    twins = [entry for entry in members if _is_twin(entry)]
+    algorithms = [entry.manifest["source"].get("algorithm") for entry in models]
+    labels: dict[str, str] = {}
+    for entry, algorithm in zip(models, algorithms, strict=True):
+        is_enough = algorithm and algorithms.count(algorithm) == 1
+        labels[entry.artifact] = algorithm if is_enough else entry.manifest["name"]
+    for twin in twins:
+        owner = owners.get(twin.artifact)
+        needs_name = len(twins) > 1 and owner is not None and owner.artifact in labels
+        label = f"FP32 twin of {labels[owner.artifact]}" if needs_name and owner else "FP32 twin"
+        labels[twin.artifact] = label
+    return labels
+
+
+def _model(
+    entry: _Entry, *, label: str, title: str, twin: _Entry | None, fp32_accuracy: float | None
+) -> Model:
+    manifest, source = entry.manifest, entry.manifest["source"]
+    residency = _residency(manifest)
+    has_accuracy = source.get("trained") is not False and not _is_twin(entry)
+    speedups, fastest = _speedups(entry.cells, twin.cells if twin else [])
+    return Model(
+        artifact=entry.artifact,
+        name=manifest["name"],
+        label=label,
+        title=title,
+        target=manifest["target"],
+        architecture=source.get("architecture"),
+        algorithm=source.get("algorithm"),
+        dataset=source.get("dataset"),
+        is_twin=_is_twin(entry),
+        is_binarized=residency.intended > 0,
+        is_trained=source.get("trained"),
+        accuracy=source.get("accuracy") if has_accuracy else None,
+        images=source.get("images"),
+        fp32_accuracy=fp32_accuracy,
+        twin=twin.artifact if twin else None,
+        input_shape=tuple(manifest["input"]["shape"]),
+        size_bytes=manifest["size_bytes"],
+        model_sha256=manifest["model_sha256"],
+        size_ratio=twin.manifest["size_bytes"] / manifest["size_bytes"] if twin else None,
+        twin_size_bytes=twin.manifest["size_bytes"] if twin else None,
+        residency=residency,
+        parity=_parity(manifest),
+        findings=tuple(_finding(finding) for finding in manifest.get("findings") or ()),
+        cells=tuple(sorted(entry.cells, key=lambda cell: (cell.key.device, cell.key.threads))),
+        speedups=speedups,
+        fastest=fastest,
+    )
+
+
+def _input_size(facts: Mapping[str, Any]) -> str:
+    shape = facts["shape"]
+    if len(shape) != 4:
+        return "×".join(str(length) for length in shape[1:])
+    height, width = shape[1:3] if facts.get("layout") == "NHWC" else shape[2:4]
+    return f"{height}×{width}"
+
+
+def _residency(manifest: Mapping[str, Any]) -> Residency:
+    counts = (manifest.get("verification") or {}).get("residency") or {}
+    binary = [layer for layer in manifest.get("layers") or () if layer.get("intended_bits") == 1]
+    kernels = {layer.get("kernel") for layer in binary if layer.get("actual_bits") == 1}
+    return Residency(
+        intended=counts.get("intended", 0),
+        resident=counts.get("resident", 0),
+        kernel=kernels.pop() if len(kernels) == 1 else None,
+        is_all_convolutions=all(layer.get("kind") == "binary_conv" for layer in binary),
+    )
+
+
+def _parity(manifest: Mapping[str, Any]) -> Parity | None:
+    parity = (manifest.get("verification") or {}).get("parity")
+    if not parity:
+        return None
+    return Parity(
+        inputs=parity.get("inputs"),
+        seed=parity.get("seed"),
+        torch_to_onnx=_agreement(parity.get("torch_to_onnx")),
+        onnx_to_target=_agreement(parity.get("onnx_to_target")),
+    )
+
+
+def _agreement(step: Mapping[str, Any] | None) -> Agreement | None:
+    if not step:
+        return None
+    return Agreement(
+        max_abs_error=step.get("max_abs_error"),
+        top1_agreement=step.get("top1_agreement"),
+        flip_rate=step.get("flip_rate"),
+        unexplained_flips=step.get("unexplained_flips"),
+    )
+
+
+def _finding(finding: Mapping[str, Any]) -> LintFinding:
+    return LintFinding(
+        code=finding["code"],
+        severity=finding["severity"],
+        layer=finding.get("layer") or "",
+        message=finding["message"],
+        hint=finding.get("hint") or "",
+    )
+
+
+def _fp32_accuracy(entry: _Entry, members: Sequence[_Entry]) -> float | None:
+    dataset = entry.manifest["source"].get("dataset")
+    for other in members:
+        source = other.manifest["source"]
+        is_trained_float = source.get("algorithm") == "fp32" and source.get("trained") is not False
+        if other is not entry and is_trained_float and source.get("dataset") == dataset:
+            accuracy: float | None = source.get("accuracy")
+            return accuracy
+    return None
+
+
+def _speedups(
+    cells: Sequence[Cell], twin_cells: Sequence[Cell]
+) -> tuple[tuple[Speedup, ...], tuple[Speedup, ...]]:
+    """Compare with the twin: at the same thread counts, and each at its fastest."""
+    same = [
+        _speedup(cell, other)
+        for cell in cells
+        for other in twin_cells
+        if (cell.key.device, cell.key.threads) == (other.key.device, other.key.threads)
+    ]
+    fastest = []
+    for device in dict.fromkeys(cell.key.device for cell in cells):
+        cell, other = _fastest(cells, device), _fastest(twin_cells, device)
+        if cell and other:
+            fastest.append(_speedup(cell, other))
+    return tuple(same), tuple(fastest)
+
+
+def _fastest(cells: Sequence[Cell], device: str) -> Cell | None:
+    there = [cell for cell in cells if cell.key.device == device]
+    return min(there, key=lambda c: (not is_stable(c), c.latency_ms.p50), default=None)
+
+
+def _speedup(cell: Cell, other: Cell) -> Speedup:
+    return Speedup(
+        device=cell.key.device,
+        ratio=other.latency_ms.p50 / cell.latency_ms.p50,
+        threads=cell.key.threads,
+        twin_threads=other.key.threads,
+        is_noisy=not (is_stable(cell) and is_stable(other)),
+    )
+
+
+def _mean_speedups(models: Sequence[Model]) -> Iterator[MeanSpeedup]:
+    everything = [speedup for model in models for speedup in model.fastest]
+    for device in dict.fromkeys(speedup.device for speedup in everything):
+        found = [speedup for speedup in everything if speedup.device == device]
+        yield MeanSpeedup(
+            device=device,
+            ratio=fmean(speedup.ratio for speedup in found),
+            models=len(found),
+            is_noisy=any(speedup.is_noisy for speedup in found),
+        )

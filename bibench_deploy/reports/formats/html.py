@@ -1,0 +1,123 @@
+"""One self-contained HTML page: no script, no network, light and dark, print and phone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bibench_deploy.reports import plots, tables, wording
+from bibench_deploy.reports.content import UNTRAINED, Report
+from bibench_deploy.reports.plots import Plot
+
+_LATENCY = (
+    "Median time of one inference. The band is its 95 % interval over fresh processes. "
+    "Networks of different size have axes of their own."
+)
+_SIZE = "The deployed model file alone."
+_ACCURACY = (
+    "Of the training run that each model was exported from. "
+    "An FP32 twin is for latency and size only and has none."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline: the figure to remember, what it is of, and what stands beside it."""
+
+    title: str
+    figure: str
+    caption: str
+    facts: tuple[tuple[str, str], ...]
+    statement: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Plots of one kind, and what to know before looking at them."""
+
+    title: str
+    lead: str
+    plots: tuple[Plot, ...]
+
+
+def render(report: Report) -> str:
+    """Give the report as a page.
+
+    Raises:
+        MissingExtraError: matplotlib, which draws the plots, is not installed.
+    """
+    import jinja2
+
+    plots.check_matplotlib()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bibench_deploy.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    speedup_lead = f"{wording.CONVENTION} {wording.mean_speedups(report)}"
+    sections = (
+        Section("Latency", _LATENCY, plots.latency_plots(report)),
+        Section("Speed-up against the FP32 twin", speedup_lead, plots.speedup_plots(report)),
+        Section("Size", f"{_SIZE} {wording.mean_size(report)}", plots.size_plots(report)),
+        Section("Accuracy", _ACCURACY, plots.accuracy_plots(report)),
+    )
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        wording=wording,
+        cards=(_size(report), _parity(report), _accuracy(report)),
+        sections=[section for section in sections if section.plots],
+        tables=tables.all_tables(report),
+        environment_rows=tables.environment_rows,
+        runtimes=tables.runtime_rows(report),
+    )
+
+
+def _size(report: Report) -> Card:
+    model = report.headline
+    own, twin = wording.size(model.size_bytes), wording.size(model.twin_size_bytes)
+    others = tuple(
+        (wording.name(other), wording.ratio(other.size_ratio))
+        for other in report.binarized
+        if other is not model and other.size_ratio is not None
+    )
+    if model.size_ratio is None:
+        return Card("Size", own, f"{model.title}, without an FP32 twin", others)
+    caption = f"smaller than its FP32 twin: {own} against {twin}"
+    return Card("Size", wording.ratio(model.size_ratio), caption, others)
+
+
+def _parity(report: Report) -> Card:
+    model = report.headline
+    residency = wording.residency(model.residency)
+    if model.parity is None:
+        return Card("Parity", "not checked", "no outputs were compared", (), residency)
+    inputs = f" on {model.parity.inputs} seeded inputs" if model.parity.inputs else ""
+    return Card(
+        "Parity",
+        wording.fraction(model.parity.top1_agreement),
+        f"same top-1 in {wording.engines(model)}{inputs}",
+        (
+            ("Flip rate", wording.fraction(model.parity.flip_rate)),
+            ("Max abs error", wording.error_size(model.parity.max_abs_error)),
+        ),
+        residency,
+    )
+
+
+def _accuracy(report: Report) -> Card:
+    model = report.headline
+    if model.accuracy is None:
+        caption = UNTRAINED if model.is_untrained else "the source of the model states none"
+        return Card("Accuracy", "none", caption, ())
+    others = [
+        (other.title, wording.percent(other.accuracy))
+        for other in report.trained
+        if other is not model
+    ]
+    return Card(
+        "Accuracy",
+        wording.percent(model.accuracy),
+        f"{model.title} on {wording.held_out(model)}",
+        tuple(others),
+    )

@@ -1,0 +1,278 @@
+"""The tables of a report, as text: each format only draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bibench_deploy.reports import wording
+from bibench_deploy.reports.content import (
+    UNTRAINED,
+    Agreement,
+    Model,
+    Report,
+    Run,
+    is_stable,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headers.
+
+    Attributes:
+        title: what the table is about.
+        headers: one for each column.
+        rows: the cells, as many as there are headers.
+        numeric: the columns that hold numbers, to be aligned at their right.
+        flagged: the rows a reader must not take for a good result.
+        notes: sentences to read with the table.
+    """
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    flagged: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+def all_tables(report: Report) -> tuple[Table, ...]:
+    """The tables in reading order, without those that would be empty."""
+    builders: tuple[Callable[[Report], Table], ...] = (
+        latency_table,
+        speedup_table,
+        size_table,
+        accuracy_table,
+        parity_table,
+        findings_table,
+    )
+    return tuple(table for table in (build(report) for build in builders) if table.rows)
+
+
+def latency_table(report: Report) -> Table:
+    """Every cell that was measured; why a cell is noisy stands below."""
+    rows: list[tuple[str, ...]] = []
+    flagged: set[int] = set()
+    reasons: list[str] = []
+    noted: dict[str, list[str]] = {}
+    for model in report.models:
+        for cell in model.cells:
+            name, threads = wording.name(model), cell.key.threads
+            if not is_stable(cell):
+                flagged.add(len(rows))
+                reasons.append(
+                    f"{name}, {wording.threads(threads)}: {cell.verdict}, so no result; "
+                    f"{cell.reason}."
+                )
+            if cell.note and name not in noted.setdefault(cell.note, []):
+                noted[cell.note].append(name)
+            kernel = cell.runtime.get("binary_kernel" if model.is_binarized else "float_kernel")
+            rows.append(
+                (
+                    name,
+                    cell.key.device,
+                    str(threads),
+                    wording.milliseconds(cell.latency_ms.p50),
+                    wording.milliseconds(cell.latency_ms.p90),
+                    wording.interval(cell.latency_ms),
+                    str(cell.sample_count),
+                    cell.verdict,
+                    str(kernel or wording.NOT_KNOWN),
+                )
+            )
+    notes = [f"{', '.join(names)}: {note}." for note, names in noted.items()]
+    return Table(
+        title="Latency",
+        headers=(
+            "Model",
+            "Device",
+            "Threads",
+            "p50",
+            "p90",
+            "95 % interval",
+            "Samples",
+            "Verdict",
+            "Kernel",
+        ),
+        rows=tuple(rows),
+        numeric=frozenset({2, 3, 4, 5, 6}),
+        flagged=frozenset(flagged),
+        notes=(*reasons, *notes),
+    )
+
+
+def speedup_table(report: Report) -> Table:
+    """Speed-up against the FP32 twin, per thread count and at the fastest ones."""
+    rows: list[tuple[str, ...]] = []
+    flagged: set[int] = set()
+    for model in report.models:
+        for device in report.devices:
+            fastest = model.fastest_on(device)
+            if fastest is None:
+                continue
+            if fastest.is_noisy:
+                flagged.add(len(rows))
+            per_count = (wording.speedup(model.speedup(device, n)) for n in report.threads)
+            compared = f"{fastest.threads} against {fastest.twin_threads}"
+            rows.append(
+                (wording.name(model), device, *per_count, wording.speedup(fastest), compared)
+            )
+    for mean in report.mean_speedups:
+        if mean.is_noisy:
+            flagged.add(len(rows))
+        blanks = ("",) * len(report.threads)
+        noisy = " noisy" if mean.is_noisy else ""
+        row = (*blanks, f"{wording.ratio(mean.ratio)}{noisy}", "")
+        rows.append((f"mean of {mean.models}", mean.device, *row))
+    counts = tuple(wording.threads(n) for n in report.threads)
+    return Table(
+        title="Speed-up against the FP32 twin",
+        headers=("Model", "Device", *counts, "Each at its fastest", "Threads"),
+        rows=tuple(rows),
+        numeric=frozenset(range(2, 3 + len(counts))),
+        flagged=frozenset(flagged),
+    )
+
+
+def size_table(report: Report) -> Table:
+    """Size of the deployed file, and what became 1-bit in it."""
+    rows = tuple(
+        (
+            wording.name(model),
+            model.target,
+            wording.size(model.size_bytes),
+            wording.ratio(model.size_ratio),
+            wording.residency(model.residency),
+            model.model_sha256[:12],
+        )
+        for model in report.models
+    )
+    return Table(
+        title="Size",
+        headers=("Model", "Target", "File", "Smaller than twin", "Binary layers", "sha256"),
+        rows=rows,
+        numeric=frozenset({2, 3}),
+        flagged=frozenset(
+            index
+            for index, model in enumerate(report.models)
+            if model.residency.resident < model.residency.intended
+        ),
+    )
+
+
+def accuracy_table(report: Report) -> Table:
+    """Accuracy of the runs that the models were exported from; untrained ones have none."""
+    rows = tuple(
+        (
+            wording.name(model),
+            wording.percent(model.accuracy),
+            UNTRAINED if model.is_untrained else wording.held_out(model),
+        )
+        for model in report.models
+        if model.accuracy is not None or (model.is_untrained and not model.is_twin)
+    )
+    return Table(
+        title="Accuracy",
+        headers=("Model", "Top-1", "Measured on"),
+        rows=rows,
+        numeric=frozenset({1}),
+    )
+
+
+def parity_table(report: Report) -> Table:
+    """How close the engines are, step by step."""
+    rows: list[tuple[str, ...]] = []
+    flagged: set[int] = set()
+    for model in report.models:
+        if model.parity is None:
+            flagged.add(len(rows))
+            rows.append((wording.name(model), "not checked", *(wording.NOT_KNOWN,) * 5))
+            continue
+        steps = (
+            ("PyTorch → ONNX Runtime", model.parity.torch_to_onnx),
+            (f"ONNX Runtime → {wording.target(model)}", model.parity.onnx_to_target),
+        )
+        for step, agreement in steps:
+            if agreement is None:
+                continue
+            if agreement.top1_agreement != 1.0 or agreement.unexplained_flips:
+                flagged.add(len(rows))
+            rows.append((wording.name(model), step, *_agreement_cells(agreement, model)))
+    return Table(
+        title="Parity",
+        headers=(
+            "Model",
+            "Step",
+            "Top-1 agreement",
+            "Max abs error",
+            "Flip rate",
+            "Unexplained flips",
+            "Inputs",
+        ),
+        rows=tuple(rows),
+        numeric=frozenset({2, 3, 4, 5, 6}),
+        flagged=frozenset(flagged),
+    )
+
+
+def findings_table(report: Report) -> Table:
+    """What `bibench lint` found; a clean model says so in a row of its own."""
+    rows: list[tuple[str, ...]] = []
+    flagged: set[int] = set()
+    for model in report.models:
+        if model.is_twin:
+            continue
+        if not model.findings:
+            rows.append((wording.name(model), *(wording.NOT_KNOWN,) * 3, "no findings"))
+        for finding in model.findings:
+            if finding.severity == "error":
+                flagged.add(len(rows))
+            hint = f" {finding.hint}" if finding.hint else ""
+            layer = finding.layer or wording.NOT_KNOWN
+            text = f"{finding.message}{hint}"
+            rows.append((wording.name(model), finding.code, finding.severity, layer, text))
+    return Table(
+        title="Lint findings",
+        headers=("Model", "Code", "Severity", "Layer", "Message"),
+        rows=tuple(rows),
+        flagged=frozenset(flagged),
+    )
+
+
+def environment_rows(run: Run) -> tuple[tuple[str, str], ...]:
+    """Name and value of what is known about a run's machine and software."""
+    rows = [
+        ("run", run.name),
+        ("started", run.started_at),
+        ("preset", run.preset),
+        ("bibench", run.bibench_version),
+    ]
+    for key, value in run.environment.items():
+        if value is not None:
+            name, is_memory = key.removesuffix("_mib"), key.endswith("_mib")
+            rows.append((name.replace("_", " "), f"{value} MiB" if is_memory else str(value)))
+    return tuple(rows)
+
+
+def runtime_rows(report: Report) -> tuple[tuple[str, str], ...]:
+    """Name and details of each runtime that executed a cell."""
+    rows: dict[tuple[str, str], None] = {}
+    for cell in (cell for model in report.models for cell in model.cells):
+        details = {key: value for key, value in cell.runtime.items() if key != "name" and value}
+        if "sha256" in details:
+            details["sha256"] = str(details["sha256"])[:12]
+        text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in details.items())
+        rows.setdefault((str(cell.runtime.get("name", "runtime")), text))
+    return tuple(rows)
+
+
+def _agreement_cells(agreement: Agreement, model: Model) -> tuple[str, ...]:
+    flips, inputs = agreement.unexplained_flips, model.parity.inputs if model.parity else None
+    return (
+        wording.fraction(agreement.top1_agreement),
+        wording.error_size(agreement.max_abs_error),
+        wording.fraction(agreement.flip_rate),
+        wording.NOT_KNOWN if flips is None else str(flips),
+        wording.NOT_KNOWN if inputs is None else str(inputs),
+    )

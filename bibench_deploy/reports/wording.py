@@ -1,0 +1,226 @@
+"""The words and numbers of a report, said the same way in every format."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from bibench_deploy.profiling.statistics import Latency
+from bibench_deploy.reports.content import UNTRAINED, Model, Report, Residency, Speedup
+
+NOT_KNOWN = "–"
+
+_SPELLINGS = {"lce": "LCE"}
+
+HOST_CHECK_TITLE = "Measured on x86: a host check, not a board result."
+
+HOST_CHECK_TEXT = (
+    "LCE's fast 1-bit kernels are written for ARM. On x86 it falls back to an indirect BGEMM, "
+    "single-threaded, while the FP32 twin runs in XNNPACK with vector instructions: a small "
+    "network gains nothing in latency here. Size, parity and accuracy are the same on every "
+    "machine; for latency, profile on the board."
+)
+
+CONVENTION = (
+    "Speed-up and size ratio are FP32 over binary: more than 1× is in favour of the binarized "
+    "model. The mean is over models, each model and each twin at its own fastest thread count."
+)
+
+
+def milliseconds(value: float | None) -> str:
+    """Format a latency to three significant digits.
+
+    Example:
+        >>> milliseconds(3.6149), milliseconds(121.4), milliseconds(0.04512), milliseconds(None)
+        ('3.61 ms', '121 ms', '0.0451 ms', '–')
+    """
+    return NOT_KNOWN if value is None else f"{_three_digits(value)} ms"
+
+
+def interval(latency: Latency) -> str:
+    """Format the interval of the median.
+
+    Example:
+        >>> interval(Latency(p50=3.61, p90=3.9, low_ms=3.582, high_ms=3.7, mad_ms=0.02))
+        '3.58–3.70 ms'
+    """
+    if latency.low_ms is None or latency.high_ms is None:
+        return NOT_KNOWN
+    return f"{_three_digits(latency.low_ms)}–{_three_digits(latency.high_ms)} ms"
+
+
+def size(size_bytes: int | None) -> str:
+    """Format a file size in decimal units, as disks and stores count them.
+
+    Example:
+        >>> size(812), size(61312), size(4_170_000), size(46_800_000)
+        ('812 B', '61.3 kB', '4.17 MB', '46.8 MB')
+    """
+    if size_bytes is None:
+        return NOT_KNOWN
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if amount < 999.5:
+            return f"{size_bytes} B" if unit == "B" else f"{_three_digits(amount)} {unit}"
+        amount /= 1000
+    return f"{_three_digits(amount)} GB"
+
+
+def ratio(value: float | None) -> str:
+    """Format how many times faster or smaller.
+
+    Example:
+        >>> ratio(17.843), ratio(0.7751), ratio(None)
+        ('17.8×', '0.78×', '–')
+    """
+    if value is None:
+        return NOT_KNOWN
+    return f"{value:.2f}×" if value < 9.995 else f"{value:.1f}×"
+
+
+def speedup(value: Speedup | None) -> str:
+    """Format a speed-up; one with a noisy side says so."""
+    if value is None:
+        return NOT_KNOWN
+    return ratio(value.ratio) + (" noisy" if value.is_noisy else "")
+
+
+def percent(value: float | None) -> str:
+    """Format an accuracy that is already in percent.
+
+    Example:
+        >>> percent(98.8888), percent(None)
+        ('98.89 %', '–')
+    """
+    return NOT_KNOWN if value is None else f"{value:.2f} %"
+
+
+def fraction(value: float | None) -> str:
+    """Format a fraction as percent, never rounding a defect away.
+
+    Example:
+        >>> fraction(1.0), fraction(0.0), fraction(0.875), fraction(0.99999), fraction(2e-6)
+        ('100 %', '0 %', '87.5 %', '99.999 %', '0.0002 %')
+    """
+    if value is None:
+        return NOT_KNOWN
+    for digits in range(1, 7):
+        text = f"{value * 100:.{digits}f}"
+        if value in (0.0, 1.0) or float(text) not in (0.0, 100.0):
+            break
+    return f"{text.rstrip('0').rstrip('.')} %"
+
+
+def error_size(value: float | None) -> str:
+    """Format a largest absolute difference.
+
+    Example:
+        >>> error_size(1.19e-6), error_size(0.0), error_size(None)
+        ('1.2e-06', '0', '–')
+    """
+    if value is None:
+        return NOT_KNOWN
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def threads(count: int) -> str:
+    """Format a thread count.
+
+    Example:
+        >>> threads(1), threads(4)
+        ('1 thread', '4 threads')
+    """
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
+def residency(facts: Residency) -> str:
+    """Say how many of the intended binary layers run in the binary kernel."""
+    if facts.intended == 0:
+        return "no binary layers"
+    what = "convolution" if facts.is_all_convolutions else "layer"
+    plural = "" if facts.intended == 1 else "s"
+    verb = f"run as {facts.kernel}" if facts.kernel else "are 1-bit in the artifact"
+    return f"{facts.resident} of {facts.intended} binary {what}{plural} {verb}"
+
+
+def held_out(model: Model) -> str:
+    """Say what an accuracy is over, as far as the manifest knows."""
+    images = f"{model.images} held-out images" if model.images else "held-out images"
+    return f"{images} of {model.dataset}" if model.dataset else images
+
+
+def name(model: Model) -> str:
+    """The model's name in tables: an untrained one is never without the word."""
+    return f"{model.title} (untrained)" if model.is_untrained else model.title
+
+
+def target(model: Model) -> str:
+    """Name the runtime that the model was written for, as its makers spell it."""
+    return _SPELLINGS.get(model.target, model.target)
+
+
+def engines(model: Model) -> str:
+    """Name the engines whose outputs were compared."""
+    has_torch = model.parity is not None and model.parity.torch_to_onnx is not None
+    return (
+        f"PyTorch, ONNX Runtime and {target(model)}"
+        if has_torch
+        else f"ONNX Runtime and {target(model)}"
+    )
+
+
+def summary(report: Report) -> str:
+    """The report in one sentence: size, parity, accuracy."""
+    model = report.headline
+    if not model.is_binarized:
+        return f"{model.title} takes {size(model.size_bytes)} and has no binary layer."
+    clauses = []
+    if model.size_ratio is not None:
+        clauses.append(f"is {ratio(model.size_ratio)} smaller than its FP32 twin")
+    else:
+        clauses.append(f"takes {size(model.size_bytes)}")
+    if model.parity is None:
+        clauses.append("was not checked for parity")
+    elif model.parity.is_agreed:
+        clauses.append(f"gives the same answers in {engines(model)}")
+    else:
+        agreement = fraction(model.parity.top1_agreement)
+        clauses.append(f"gives different answers in {engines(model)} (top-1 agreement {agreement})")
+    if model.is_untrained:
+        clauses.append(f"has {UNTRAINED}")
+    elif model.accuracy is not None:
+        beside = f" (FP32: {percent(model.fp32_accuracy)})" if model.fp32_accuracy else ""
+        clauses.append(f"is {percent(model.accuracy)} accurate{beside}")
+    *first, last = clauses
+    return f"{model.title} {', '.join(first)}{',' if len(first) > 1 else ''} and {last}."
+
+
+def mean_size(report: Report) -> str:
+    """The mean size ratio as a sentence; empty where no model has a twin."""
+    if report.mean_size_ratio is None:
+        return ""
+    return f"Mean size ratio: {ratio(report.mean_size_ratio)}."
+
+
+def mean_speedups(report: Report) -> str:
+    """The mean speed-up on each device as sentences; empty where no model has a twin."""
+    sentences = []
+    for mean in report.mean_speedups:
+        over = "1 model" if mean.models == 1 else f"{mean.models} models"
+        noisy = ", with noisy cells among them" if mean.is_noisy else ""
+        sentences.append(f"Mean speed-up on {mean.device}: {ratio(mean.ratio)} over {over}{noisy}.")
+    return " ".join(sentences)
+
+
+def command_line(command: Sequence[str]) -> str:
+    """The command, quoted so that a shell takes it back."""
+    return shlex.join(command)
+
+
+def _three_digits(value: float) -> str:
+    if value == 0:
+        return "0"
+    whole_digits = len(str(int(value))) if value >= 1 else 0
+    # Plain digits down to a microsecond: nobody reads 4.5e-02 ms in a table.
+    decimals = 3 - whole_digits if value >= 0.1 else 4
+    return f"{value:.{max(decimals, 0)}f}"
