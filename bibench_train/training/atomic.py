@@ -12,7 +12,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: The disk is full, the folder is not writable …; carries the file's name.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.tmp")
     try:
         with beside.open("wb") as file:
             file.write(content)
