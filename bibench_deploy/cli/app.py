@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bibench_deploy.cli import export, lint, profile, report
 from bibench_deploy.errors import DeployError
 
 EXIT_FINDINGS = 1
@@ -68,6 +69,14 @@ def bibench(
 
     Train, export, prove, lint, profile and report. Example: [bold]bibench demo[/bold]
     """
+
+
+# In the order of the pipeline, which is the order of `bibench --help`.
+
+app.command()(export.export)
+app.command()(lint.lint)
+app.command()(profile.profile)
+app.command()(report.report)
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def find_binarization(model: ir.Model, value: ir.Value) -> Binarization | None:
     order = {node: index for index, node in enumerate(model.graph)}
     while len(nodes) < _LONGEST_SLICE:
         # The leaf computed last cannot be read by any other leaf's producer: open it first.
-        opened = max(leaves, key=lambda leaf: order.get(leaf.producer(), -1))
+        opened = max(leaves, key=lambda leaf: _place(order, leaf))
         producer = opened.producer()
         if producer is None or producer.op_type not in _POINTWISE or producer.domain != "":
             return None
@@ -98,6 +98,11 @@ def find_binarization(model: ir.Model, value: ir.Value) -> Binarization | None:
     return None
 
 
+def _place(order: dict[ir.Node, int], value: ir.Value) -> int:
+    producer = value.producer()
+    return -1 if producer is None else order[producer]
+
+
 def _constants_are_uniform(node: ir.Node) -> bool:
     arrays = [constant_of(operand) for operand in node.inputs]
     return all(array is None or array.size == 1 for array in arrays)
@@ -108,7 +113,10 @@ def _probe(
 ) -> Binarization | None:
     def run(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         # A leading axis keeps a 1-D feed from being taken for a scalar constant's shape.
-        return np.asarray(evaluate(model, nodes, [source], [result], [points[None]])[0])[0]
+        row: npt.NDArray[np.float32] = np.asarray(
+            evaluate(model, nodes, [source], [result], [points[None]])[0], dtype=np.float32
+        )[0]
+        return row
 
     if result.dtype != ir.DataType.FLOAT:
         return None

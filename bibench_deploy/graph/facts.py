@@ -100,6 +100,43 @@ class BinaryConv:
     end: ir.Value
 
 
+@dataclass(frozen=True)
+class Window:
+    """The sliding window of a Conv, MaxPool or AveragePool, in numbers.
+
+    Attributes:
+        kernel: (kH, kW).
+        strides: (vertical, horizontal).
+        pads: (top, left, bottom, right), `auto_pad` resolved.
+        dilations: (vertical, horizontal).
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+
+
+def window_of(node: ir.Node) -> Window:
+    """The window of a node; a one-dimensional one is a row: (1, k).
+
+    Args:
+        node: a Conv, MaxPool or AveragePool whose input has a static shape.
+    """
+    source = node.inputs[0]
+    assert source is not None
+    if node.op_type == "Conv":
+        assert node.inputs[1] is not None
+        kernel = shape_of(node.inputs[1])[2:]
+    else:
+        kernel = tuple(node.attributes.get_ints("kernel_shape") or ())
+    strides, dilations = _pair(node, "strides"), _pair(node, "dilations")
+    row = (1, kernel[0]) if len(kernel) == 1 else (kernel[0], kernel[1])
+    sizes = shape_of(source)[2:]
+    size = (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+    return Window(row, strides, _pads(node, size, row, strides, dilations), dilations)
+
+
 def binary_convs(model: ir.Model) -> list[BinaryConv]:
     """Find every layer that multiplies binarized inputs by binary weights, in graph order.
 
@@ -143,11 +180,12 @@ def _weight_of(node: ir.Node) -> npt.NDArray[np.float32] | None:
     array = constant_of(node.inputs[1])
     if array is None or array.dtype != np.float32 or array.ndim < 2:
         return None
+    weight: npt.NDArray[np.float32] = array.astype(np.float32, copy=False)
     if node.op_type == "Conv":
-        return array
-    if array.ndim != 2 or node.attributes.get_int("transA", 0):
+        return weight
+    if weight.ndim != 2 or node.attributes.get_int("transA"):
         return None
-    return array if node.attributes.get_int("transB", 0) else array.T
+    return weight if node.attributes.get_int("transB") else weight.T
 
 
 def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], float]:
@@ -200,12 +238,7 @@ def _describe(
 ) -> BinaryConv:
     kind: Literal["conv", "linear"] = "conv" if node.op_type == "Conv" else "linear"
     source, output = binarization.source, node.outputs[0]
-    pads = (0, 0, 0, 0)
-    strides = dilations = (1, 1)
-    if kind == "conv":
-        pads = _conv_pads(node, shape_of(node.inputs[0]), weight.shape)  # type: ignore[arg-type]
-        strides = _pair(node, "strides")
-        dilations = _pair(node, "dilations")
+    window = window_of(node) if kind == "conv" else Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
     scales, scale, factor, end = _scales_after(output)
     if input_factor is not None:
         scale, factor = Granularity.DYNAMIC, input_factor
@@ -220,10 +253,10 @@ def _describe(
         weight_shape=weight.shape,
         input_shape=shape_of(source),
         output_shape=shape_of(output),
-        strides=strides,
-        pads=tuple(a + b for a, b in zip(pads, extra_pads, strict=True)),  # type: ignore[arg-type]
+        strides=window.strides,
+        pads=tuple(a + b for a, b in zip(window.pads, extra_pads, strict=True)),  # type: ignore[arg-type]
         pad_value=pad_value,
-        dilations=dilations,
+        dilations=window.dilations,
         group=node.attributes.get_int("group", 1),
         threshold=binarization.threshold,
         at_threshold=binarization.at_threshold / abs(binarization.high),
@@ -237,35 +270,32 @@ def _describe(
     return BinaryConv(facts, node, binarization, weight, magnitude, tuple(scales), end)
 
 
-def _conv_pads(
-    node: ir.Node, input_shape: tuple[int, ...], weight_shape: tuple[int, ...]
+def _pads(
+    node: ir.Node,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
 ) -> tuple[int, int, int, int]:
-    """The padding of a Conv in numbers, `auto_pad` resolved: top, left, bottom, right."""
     auto_pad = node.attributes.get_string("auto_pad", "NOTSET")
     if auto_pad == "NOTSET":
-        pads = node.attributes.get_ints("pads", [0] * (2 * (len(weight_shape) - 2)))
-        assert pads is not None
-        return tuple(pads) if len(pads) == 4 else (0, pads[0], 0, pads[1])  # type: ignore[return-value]
+        pads = node.attributes.get_ints("pads") or (0, 0, 0, 0)
+        return (pads[0], pads[1], pads[2], pads[3]) if len(pads) == 4 else (0, pads[0], 0, pads[1])
     if auto_pad == "VALID":
         return (0, 0, 0, 0)
-    begins, ends = [], []
-    for size, kernel, stride, dilation in zip(
-        input_shape[2:],
-        weight_shape[2:],
-        _pair(node, "strides"),
-        _pair(node, "dilations"),
-        strict=True,
-    ):
-        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-        smaller, larger = total // 2, total - total // 2
-        begins.append(smaller if auto_pad == "SAME_UPPER" else larger)
-        ends.append(larger if auto_pad == "SAME_UPPER" else smaller)
-    return (begins[0], begins[1], ends[0], ends[1])
+    near, far = [], []
+    for axis in (0, 1):
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        windows = -(-size[axis] // strides[axis])
+        total = max((windows - 1) * strides[axis] + reach - size[axis], 0)
+        less, more = total // 2, total - total // 2
+        near.append(less if auto_pad == "SAME_UPPER" else more)
+        far.append(more if auto_pad == "SAME_UPPER" else less)
+    return (near[0], near[1], far[0], far[1])
 
 
 def _pair(node: ir.Node, attribute: str) -> tuple[int, int]:
-    values = node.attributes.get_ints(attribute, [1, 1])
-    assert values is not None
+    values = node.attributes.get_ints(attribute) or (1, 1)
     return (values[0], values[1]) if len(values) == 2 else (1, values[0])
 
 

@@ -83,21 +83,21 @@ def evaluate(
     constants: list[ir.Value] = []
     copies: list[ir.Node] = []
     for node in nodes:
-        for value in node.inputs:
-            if value is not None and value not in clones:
-                tensor = value.const_value
-                assert tensor is not None, f"{value.name} is neither fed, constant nor computed"
-                clones[value] = ir.Value(
+        for operand in node.inputs:
+            if operand is not None and operand not in clones:
+                tensor = operand.const_value
+                assert tensor is not None, f"{operand.name} is neither fed, constant nor computed"
+                clones[operand] = ir.Value(
                     name=f"constant_{len(constants)}",
-                    shape=ir.Shape(tensor.shape),
+                    shape=ir.Shape(tensor.shape.numpy()),
                     type=ir.TensorType(tensor.dtype),
                     const_value=tensor,
                 )
-                constants.append(clones[value])
+                constants.append(clones[operand])
         copy = ir.Node(
             node.domain,
             node.op_type,
-            [None if value is None else clones[value] for value in node.inputs],
+            [None if operand is None else clones[operand] for operand in node.inputs],
             list(node.attributes.values()),
             num_outputs=len(node.outputs),
             version=node.version,

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from bibench_deploy.errors import GraphError
-from bibench_deploy.graph.fold_constants import fold_constants
+from bibench_deploy.graph.fold_constants import constant_of, fold_constants
 
 OLDEST_OPSET = 11
 # A protobuf message ends at 2 GiB; a larger model keeps its weights in external data.
@@ -47,6 +47,7 @@ def normalize(model: ir.Model) -> None:
         is_changed = fold_constants(model)
         _drop_dropout(model)
         _drop_zero_bias(model)
+        _drop_zero_sum(model)
         common_passes.IdentityEliminationPass()(model)
         common_passes.RemoveUnusedNodesPass()(model)
         if not is_changed:
@@ -69,7 +70,7 @@ def _read(path: Path) -> ir.Model:
         raise GraphError(f"{path}: not an ONNX model: it holds no node")
     if opset < OLDEST_OPSET:
         raise GraphError(
-            f"{path}: opset {opset} is older than {OLDEST_OPSET}; export it again with a newer opset"
+            f"{path}: opset {opset} is older than {OLDEST_OPSET}; export it with a newer one"
         )
     try:
         onnx.checker.check_model(str(path))
@@ -114,10 +115,24 @@ def _drop_dropout(model: ir.Model) -> None:
                 model.graph.remove(node, safe=True)
 
 
+def _drop_zero_sum(model: ir.Model) -> None:
+    """Remove the addition of zeros that change no shape: an untrained shift, say."""
+    for node in list(model.graph):
+        if node.op_type != "Add" or node.domain != "":
+            continue
+        for index in (0, 1):
+            constant, other = constant_of(node.inputs[index]), node.inputs[1 - index]
+            is_neutral = constant is not None and not constant.any()
+            if is_neutral and other is not None and other.shape == node.outputs[0].shape:
+                node.outputs[0].replace_all_uses_with(other, replace_graph_outputs=True)
+                model.graph.remove(node, safe=True)
+                break
+
+
 def _drop_zero_bias(model: ir.Model) -> None:
     """Remove a convolution's bias of zeros: torch writes one for every Conv without a bias."""
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) == 3 and node.inputs[2] is not None:
-            bias = ir.convenience.get_const_tensor(node.inputs[2])
-            if bias is not None and not bias.numpy().any():
+            bias = constant_of(node.inputs[2])
+            if bias is not None and not bias.any():
                 node.resize_inputs(2)

@@ -60,7 +60,7 @@ def _insert_sign(graph: ir.Graph, before: ir.Node, source: ir.Value) -> ir.Value
 
 def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> None:
     node, facts = conv.node, conv.facts
-    is_transposed = facts.kind == "linear" and not node.attributes.get_int("transB", 0)
+    is_transposed = facts.kind == "linear" and not node.attributes.get_int("transB")
     weight = conv.weight.T if is_transposed else conv.weight
     node.replace_input_with(0, signs)
     node.replace_input_with(1, constant(graph, f"{facts.name}_signs", np.ascontiguousarray(weight)))

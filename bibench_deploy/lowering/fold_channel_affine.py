@@ -57,7 +57,12 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
         value = reader.outputs[0]
     if not folded and not offset.any():
         return
-    parameters = {"gamma": multiplier, "beta": offset, "mean": np.zeros(channels), "variance": variance}
+    parameters = {
+        "gamma": multiplier,
+        "beta": offset,
+        "mean": np.zeros(channels),
+        "variance": variance,
+    }
     normalization = ir.node(
         "BatchNormalization",
         [output, *(constant(graph, f"{name}_{key}", array.astype(np.float32))

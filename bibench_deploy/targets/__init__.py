@@ -1,1 +1,29 @@
-"""The runtimes that bibench can write for, one folder each."""
+"""The runtimes that bibench can write for, one folder each; a folder's name is the target's."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from bibench_deploy.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from bibench_deploy.targets._target import Target
+
+
+def names() -> list[str]:
+    """The targets that are there, by name."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+
+
+def load(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in names():
+        raise UnknownNameError("target", name, names())
+    target: Target = importlib.import_module(f"{__name__}.{name}").TARGET
+    return target

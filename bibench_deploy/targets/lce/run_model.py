@@ -218,11 +218,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         `samples_ms` (every timed inference, in order), `warmup_count`, `warmup_settled`,
-        `other_load` (share of the processors' time, 0 to 1, that other processes used while the
-        samples were taken; None where unknown), `init_ms` (making the interpreter: reading the flatbuffer, packing weights, planning
-        memory), `memory_before_mib` (Python and numpy alone), `peak_memory_mib`,
-        `input_shapes`, and the versions `python`, `numpy`, `larq_compute_engine` with
-        `extension_sha256`.
+        `other_load` (share of the processors' time, 0 to 1, that other processes used while
+        the samples were taken; None where unknown), `init_ms` (making the interpreter: reading
+        the flatbuffer, packing weights, planning memory), `memory_before_mib` (Python and
+        numpy alone), `peak_memory_mib`, `input_shapes`, and the versions `python`, `numpy`,
+        `larq_compute_engine` with `extension_sha256`.
 
     Raises:
         OSError: the model cannot be read.

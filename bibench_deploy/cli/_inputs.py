@@ -1,0 +1,42 @@
+"""What several commands read from their arguments, and what they say on stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from bibench_deploy.export.source import Source
+
+
+def say(message: str) -> None:
+    """One plain line on stderr: what was picked, what is being done."""
+    typer.echo(message, err=True)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`1,3,224,224` as (1, 3, 224, 224)."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) not in (2, 4) or any(size < 1 for size in shape):
+        raise typer.BadParameter(f'"{text}" is not N,C,H,W or N,C, such as 1,3,224,224')
+    return shape
+
+
+def find_source(text: str | None, input_shape: str | None) -> Source:
+    """The source that was named, or else the latest run, which is said."""
+    from bibench_deploy.export.source import latest_run, resolve_source
+
+    if text is None:
+        text = str(latest_run())
+        say(f"source: {text} (the latest run)")
+    return resolve_source(text, None if input_shape is None else parse_shape(input_shape))
+
+
+def default_out(name: str, target: str) -> Path:
+    """Where an export goes unless the user says otherwise."""
+    return Path("out") / f"{name}-{target}"

@@ -1,0 +1,238 @@
+"""The whole way from a source to a proven artifact."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from bibench_deploy import targets
+from bibench_deploy.artifact import (
+    SCHEMA_VERSION,
+    TWIN_DIRECTORY,
+    Artifact,
+    file_entry,
+    sha256_of,
+    staged_directory,
+    write_manifest,
+)
+from bibench_deploy.errors import LoweringError
+from bibench_deploy.export.source import Source, from_module
+from bibench_deploy.graph.facts import binary_convs, shape_of
+from bibench_deploy.graph.load import load_graph
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.runner import LintResult, lint_graph
+from bibench_deploy.lowering.canonical_binarization import canonical_binarization
+from bibench_deploy.lowering.float_twin import float_twin
+from bibench_deploy.targets._target import Target, Writer
+from bibench_deploy.verify.parity import Observation, Parity, compare, seeded_inputs
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str], None]
+PARITY_INPUTS = 8
+PARITY_SEED = 0
+
+
+def export_model(
+    model: torch.nn.Module,
+    example_input: torch.Tensor,
+    *,
+    target: str = "lce",
+    out: Path | str,
+    name: str | None = None,
+    baseline: bool = False,
+    verify: bool = True,
+) -> Artifact:
+    """Export a PyTorch module to a target, and prove that the result computes the same.
+
+    Args:
+        model: any module whose binarization is recognised; bibench's own layers are
+            hardened first.
+        example_input: [1, C, H, W] or [1, C], float32; only its shape counts.
+        target: name of the target.
+        out: folder of the artifact; an artifact that is there is replaced.
+        name: what the artifact is called; the class name unless given.
+        baseline: whether to write the FP32 twin to `out`/fp32 too.
+        verify: whether to prove parity; residency is proved always.
+
+    Raises:
+        LoweringError: the target cannot hold the model; names every layer in the way.
+        ParityError: the result does not compute what the module computes.
+    """
+    source = from_module(model, tuple(example_input.shape), name or type(model).__name__)
+    return export_source(source, target=target, out=Path(out), baseline=baseline, verify=verify)
+
+
+def export_source(
+    source: Source,
+    *,
+    target: str,
+    out: Path,
+    baseline: bool = False,
+    verify: bool = True,
+    progress: Progress = lambda _: None,
+) -> Artifact:
+    """Export a source to a target; see `export_model`.
+
+    Args:
+        source: what `resolve_source` gave.
+        target: name of the target.
+        out: folder of the artifact.
+        baseline: whether to write the FP32 twin too.
+        verify: whether to prove parity.
+        progress: is told what is being done, one phrase at a time.
+    """
+    writer_target = targets.load(target)
+    with writer_target.open_writer() as writer, staged_directory(out) as directory:
+        onnx_path = directory / "model.onnx"
+        progress("writing ONNX")
+        torch_seen = write_onnx(source, onnx_path, observe=verify)
+        graph = load_graph(onnx_path)
+        linted = check_held(graph, writer_target)
+        shape = (1, *shape_of(graph.graph.inputs[0])[1:])
+        onnx_seen: Parity | None = None
+        inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
+        if torch_seen is not None:
+            progress("comparing PyTorch with ONNX Runtime")
+            onnx_seen = compare(graph, inputs, torch_seen, "PyTorch")
+        export = _Export(source, writer_target, writer, verify, progress)
+        export.write(graph, directory, linted, onnx_seen)
+        if baseline:
+            twin = graph.clone()
+            canonical_binarization(twin)
+            float_twin(twin)
+            twin_directory = directory / TWIN_DIRECTORY
+            twin_directory.mkdir()
+            ir.save(twin, twin_directory / "model.onnx")
+            export.write(twin, twin_directory, None, None)
+    return Artifact.load(out)
+
+
+def write_onnx(source: Source, path: Path, *, observe: bool) -> Observation | None:
+    """Write a source as ONNX; gives what PyTorch computed, where asked and where it is torch."""
+    if source.model is None:
+        assert source.onnx_path is not None
+        path.write_bytes(source.onnx_path.read_bytes())
+        return None
+
+    import torch
+
+    from bibench_deploy.export.reference import observe_module
+    from bibench_deploy.export.to_onnx import export_onnx
+    from bibench_train.harden import harden
+
+    model = harden(source.model)
+    shape = (1, *source.input_shape)
+    export_onnx(model, torch.zeros(shape), path)
+    if not observe:
+        return None
+    return observe_module(model, seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED))
+
+
+def check_held(graph: ir.Model, target: Target) -> LintResult:
+    """Lint a graph for a target, and refuse what the target cannot hold.
+
+    Raises:
+        LoweringError: with every reason at once.
+    """
+    linted = lint_graph(graph, target)
+    errors = [
+        f"{finding.layer}: {finding.code} {finding.message}; {finding.hint}"
+        for finding in linted.findings
+        if finding.severity is Severity.ERROR
+    ]
+    reasons = errors or target.refusals(graph)
+    if reasons:
+        raise LoweringError(target.name, reasons)
+    return linted
+
+
+class _Export:
+    """What the model and its twin share while both are written."""
+
+    def __init__(
+        self, source: Source, target: Target, writer: Writer, verify: bool, progress: Progress
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._writer = writer
+        self._verify = verify
+        self._progress = progress
+
+    def write(
+        self,
+        graph: ir.Model,
+        directory: Path,
+        linted: LintResult | None,
+        torch_to_onnx: Parity | None,
+    ) -> None:
+        """Lower, convert and prove one graph, and write its manifest; None means the twin."""
+        is_twin = linted is None
+        subject = "the FP32 twin" if is_twin else "the model"
+        self._progress(f"converting {subject} for {self._target.title}")
+        lowered = self._target.lower(graph)
+        written = self._writer.write(lowered, directory)
+        parity = None
+        if self._verify:
+            self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
+            shape = (1, *shape_of(lowered.graph.inputs[0])[1:])
+            inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
+            seen = written.execute(inputs)
+            observed = Observation(seen.outputs, seen.signs)
+            onnx_to_target = compare(lowered, inputs, observed, self._target.title)
+            parity = {
+                "inputs": PARITY_INPUTS,
+                "seed": PARITY_SEED,
+                "torch_to_onnx": None if torch_to_onnx is None else torch_to_onnx.to_json(),
+                "onnx_to_target": onnx_to_target.to_json(),
+            }
+        count = len(binary_convs(lowered))
+        files = {role: file_entry(path) for role, path in written.files.items()}
+        files["onnx"] = file_entry(directory / "model.onnx")
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "bibench-artifact",
+            "name": self._source.name,
+            "target": self._target.name,
+            "role": "fp32_twin" if is_twin else "model",
+            "source": self._source_facts(directory / "model.onnx", is_twin),
+            "input": written.input,
+            "output": {
+                "name": lowered.graph.outputs[0].name,
+                "shape": list(shape_of(lowered.graph.outputs[0])),
+                "dtype": "float32",
+            },
+            "files": files,
+            "model_sha256": files["model"]["sha256"],
+            "size_bytes": files["model"]["size_bytes"],
+            "layers": written.layers,
+            "verification": {
+                "residency": {"intended": count, "resident": count},
+                "parity": parity,
+            },
+            "findings": [] if linted is None else [item.to_json() for item in linted.findings],
+            "versions": {**_own_versions(), **written.versions},
+        }
+        write_manifest(directory, manifest)
+
+    def _source_facts(self, onnx_path: Path, is_twin: bool) -> dict[str, Any]:
+        facts: dict[str, Any] = {**self._source.facts, "onnx_sha256": sha256_of(onnx_path)}
+        if is_twin:
+            facts.update(accuracy=None, trained=False)
+        return facts
+
+
+def _own_versions() -> dict[str, str]:
+    from importlib.util import find_spec
+
+    packages = ["bibench", "onnx", "onnxruntime", *(["torch"] if find_spec("torch") else [])]
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

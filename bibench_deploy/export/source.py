@@ -1,0 +1,144 @@
+"""What SOURCE means: a run folder, models/<name>, an .onnx file, or package.module:callable."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bibench_deploy.errors import MissingExtraError, SourceError
+
+if TYPE_CHECKING:
+    import torch
+
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_FORMS = "a run folder, models/<name>, an .onnx file, or package.module:callable"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network to export or lint.
+
+    Attributes:
+        kind: which form it was named in.
+        name: what artifacts made from it are called.
+        facts: what the manifest says of it: architecture, algorithm, accuracy …
+        onnx_path: the file, for an .onnx source; else None.
+        model: the module, for any other; None for an .onnx source.
+        input_shape: (C, H, W) or (C,) of one input of the module.
+    """
+
+    kind: Literal["run", "onnx", "callable"]
+    name: str
+    facts: dict[str, Any]
+    onnx_path: Path | None = None
+    model: torch.nn.Module | None = None
+    input_shape: tuple[int, ...] = ()
+
+
+def resolve_source(text: str, input_shape: tuple[int, ...] | None = None) -> Source:
+    """Find out what SOURCE names, and load it.
+
+    Args:
+        text: what the user typed.
+        input_shape: (N, C, H, W), for a callable: how large its input is.
+
+    Raises:
+        SourceError: nothing of that name, or it does not give what its form promises.
+    """
+    path = Path(text)
+    if text.endswith(".onnx"):
+        if not path.is_file():
+            raise SourceError(f"{text}: no such file; {_nearest(path)}")
+        facts = {"kind": "onnx", "name": path.stem, "trained": None}
+        return Source("onnx", path.stem, facts, onnx_path=path)
+    if path.is_dir():
+        return _from_run(path)
+    if _CALLABLE.fullmatch(text):
+        return _from_callable(text, input_shape)
+    raise SourceError(f"{text}: no such source; name {_FORMS}. {_nearest(path)}")
+
+
+def from_module(model: torch.nn.Module, input_shape: tuple[int, ...], name: str) -> Source:
+    """A source for a module at hand; `input_shape` is (N, C, H, W) or (N, C)."""
+    facts = {"kind": "callable", "name": name, "trained": None}
+    return Source("callable", name, facts, model=model, input_shape=input_shape[1:])
+
+
+def latest_run(folder: Path = Path("runs")) -> Path:
+    """The run that was written last under `folder`.
+
+    Raises:
+        SourceError: there is none.
+    """
+    runs = sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise SourceError(
+            f"no run in ./{folder}; name a source ({_FORMS}), or train one: bibench train"
+        )
+    return runs[-1].parent
+
+
+def _from_run(path: Path) -> Source:
+    try:
+        import torch  # noqa: F401 - its absence is told apart from a damaged run
+
+        from bibench_train.training.checkpoint import load_run
+    except ImportError as error:
+        raise MissingExtraError("reading a run", str(error.name), "train") from error
+
+    if not (path / "run.json").is_file():
+        raise SourceError(f"{path}: a folder without run.json, so no run; name {_FORMS}")
+    model, info = load_run(path)
+    facts = {
+        "kind": "run",
+        "name": info.name,
+        "architecture": info.architecture,
+        "algorithm": info.algorithm,
+        "dataset": info.dataset,
+        "accuracy": None if info.accuracy is None else info.accuracy.percent,
+        "accuracy_images": None if info.accuracy is None else info.accuracy.images,
+        "trained": info.epochs_done > 0,
+    }
+    return Source("run", info.name, facts, model=model, input_shape=tuple(info.input_shape))
+
+
+def _from_callable(text: str, input_shape: tuple[int, ...] | None) -> Source:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("export from PyTorch", "torch", "train") from error
+
+    if input_shape is None:
+        raise SourceError(f"{text}: say how large its input is, such as --input-shape 1,3,224,224")
+    module_name, _, attribute = text.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+        model = factory() if not isinstance(factory, torch.nn.Module) else factory
+    except Exception as error:  # the user's own code: whatever it raises, name it in one line
+        raise SourceError(f"{text}: {type(error).__name__}: {error}") from error
+    if not isinstance(model, torch.nn.Module):
+        raise SourceError(f"{text}: gives a {type(model).__name__}, not a torch.nn.Module")
+    name = attribute.rpartition(".")[2]
+    facts = {"kind": "callable", "name": text, "trained": None}
+    return Source("callable", name, facts, model=model, input_shape=input_shape[1:])
+
+
+def _nearest(path: Path) -> str:
+    """What is there under a similar name."""
+    folder = path.parent if path.parent.is_dir() else Path()
+    siblings = [str(entry) for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if folder == Path():
+        siblings += [str(entry.parent) for entry in Path().glob("*/*/run.json")]
+    near = difflib.get_close_matches(str(path), siblings, n=1)
+    return (
+        f'The nearest match is "{near[0]}"' if near else f"Nothing in {folder} has a name like it"
+    )

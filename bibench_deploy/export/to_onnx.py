@@ -1,0 +1,93 @@
+"""Write a PyTorch module as an .onnx file whose numbers are the module's own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bibench_deploy.errors import MissingExtraError, SourceError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path) -> None:
+    """Export a module for inference on inputs of one shape.
+
+    Args:
+        model: the module; it is exported in eval mode and left as it was.
+        example_input: [1, C, H, W] or [1, C], float32.
+        path: the .onnx file to write.
+
+    Raises:
+        SourceError: torch cannot export the module, or its output is not one tensor.
+        MissingExtraError: torch or onnxscript is not installed.
+    """
+    try:
+        import onnx_ir as ir
+        import onnxscript  # noqa: F401 - torch.onnx.export asks for it late and at length
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("export from PyTorch", str(error.name), "train") from error
+
+    was_training = model.training
+    model.eval()
+    try:
+        with _quiet(), torch.no_grad():
+            # The optimiser of torch.onnx rewrites numbers (it deletes small additions, and
+            # folds batch norm into ±1 weights), so it stays off.
+            program: Any = torch.onnx.export(
+                model,
+                (example_input,),
+                dynamo=True,
+                optimize=False,
+                external_data=False,
+                verbose=False,
+                input_names=["input"],
+                output_names=["output"],
+            )
+    except Exception as error:  # torch raises whatever the module's own code raises
+        cause = str(error).strip().splitlines()
+        raise SourceError(
+            f"torch.onnx.export cannot export {type(model).__name__}: "
+            f"{cause[0] if cause else type(error).__name__}"
+        ) from error
+    finally:
+        model.train(was_training)
+    exported: ir.Model = program.model
+    if len(exported.graph.outputs) != 1:
+        raise SourceError(
+            f"{type(model).__name__} gives {len(exported.graph.outputs)} outputs; "
+            "export a module that gives one tensor"
+        )
+    _strip_metadata(exported)
+    # ONNX Runtime before 1.20 reads files up to this version.
+    exported.ir_version = min(exported.ir_version, 10)
+    ir.save(exported, path)
+
+
+def _strip_metadata(model: Any) -> None:
+    """Remove names of source files and lines of code, which torch keeps in every node."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's remarks on its own deprecations and on torchvision from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

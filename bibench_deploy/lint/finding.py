@@ -1,0 +1,47 @@
+"""What a rule reports: one defect of one layer, how bad it is, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Severity(str, Enum):
+    """How bad a finding is for one target."""
+
+    ERROR = "error"  # it will not run there, or it is wrong
+    WARNING = "warning"  # it runs slower, larger, or differs in rare cases
+    INFO = "info"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One defect of one layer.
+
+    Attributes:
+        code: of the rule, such as BIB201.
+        rule: its name, such as scale-granularity.
+        severity: for the target that was asked about.
+        layer: name of the node in the .onnx file.
+        message: what was found.
+        hint: what to do.
+    """
+
+    code: str
+    rule: str
+    severity: Severity
+    layer: str
+    message: str
+    hint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as JSON output and manifests hold them."""
+        return {
+            "code": self.code,
+            "rule": self.rule,
+            "severity": self.severity.value,
+            "layer": self.layer,
+            "message": self.message,
+            "hint": self.hint,
+        }

@@ -1,0 +1,36 @@
+"""BIB101 sign-of-zero: exactly 0 becomes something else than +1.
+
+ONNX Sign (torch.sign) gives 0 for 0, a third value that one bit cannot hold; a comparison
+x > 0 gives −1. Larq Compute Engine gives +1 for 0 and for −0. After batch norm an exact 0
+is rare; after a ReLU, or a max-pool over one, it is frequent, and the deployed network
+computes something else.
+
+Bad:   torch.sign(x)
+Good:  torch.where(x >= 0, 1.0, -1.0)
+
+Rests on: LCE's LceQuantize, found by experiment (tests/deploy/targets/lce).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bibench_deploy.graph.facts import BinaryConvFacts
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.rules._rule import Defect, Rule
+from bibench_deploy.targets._target import Target
+
+
+def _check(facts: BinaryConvFacts, target: Target) -> Iterator[Defect]:
+    if facts.at_threshold == 1 or facts.threshold != 0:
+        return
+    becomes = f"0 becomes {facts.at_threshold:g} here, and +1 on {target.name}"
+    hint = "binarize by torch.where(x >= 0, 1.0, -1.0)"
+    if facts.zeros_come_from is not None:
+        message = f"{becomes}; {facts.zeros_come_from} before it gives many exact zeros"
+        yield Defect(Severity.ERROR, message, f"{hint}, or move the sign before the ReLU")
+    else:
+        yield Defect(Severity.WARNING, becomes, hint)
+
+
+RULE = Rule("BIB101", "sign-of-zero", _check)

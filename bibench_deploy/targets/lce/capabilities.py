@@ -1,0 +1,196 @@
+"""What Larq Compute Engine can hold: the one source of facts for export and for lint.
+
+Figures and failures were found by experiment with larq-compute-engine 0.16; the tests
+beside this file's name repeat them.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of, window_of
+from bibench_deploy.graph.fold_constants import constant_of
+
+# Factors that fold into the batch norm behind a binary convolution.
+HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
+
+HELD_OPERATORS = frozenset(
+    ["Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Div", "Flatten",
+     "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Mul", "PRelu", "ReduceMean", "Relu",
+     "Reshape", "Sigmoid", "Softmax", "Sub"]
+)  # fmt: skip
+
+
+def refusals(model: ir.Model) -> list[str]:
+    """Every reason why this target cannot hold a model, each with node and next step.
+
+    Args:
+        model: the model, as `load_graph` gives it.
+
+    Returns:
+        One text per node in the way; empty where the target holds the model.
+    """
+    convs = {conv.node: conv for conv in binary_convs(model)}
+    inside_signs = {node for conv in convs.values() for node in conv.binarization.nodes}
+    reasons: list[str] = []
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if len(inputs) != 1 or len(shape_of(inputs[0])) not in (2, 4):
+        reasons.append("the graph needs one input of two or four dimensions")
+    for node in model.graph:
+        if node in convs:
+            reasons.extend(f"{node.name}: {text}" for text in _binary_refusals(convs[node]))
+        elif node not in inside_signs:
+            reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node))
+    for node in inside_signs:
+        for value in node.outputs:
+            outside = [
+                use.node
+                for use in value.uses()
+                if use.node not in inside_signs
+                and use.node not in convs
+                and use.node.op_type != "Pad"
+            ]
+            reasons.extend(
+                f"{user.name}: {user.op_type} reads a binarized tensor; only binary "
+                "convolutions can, so let it read the tensor before the sign"
+                for user in outside
+            )
+    return reasons
+
+
+def _binary_refusals(conv: BinaryConv) -> list[str]:
+    facts, reasons = conv.facts, []
+    if conv.weight.ndim not in (2, 4):
+        reasons.append("a one-dimensional binary convolution; write it as two-dimensional (1, k)")
+    if facts.scale not in HELD_SCALES:
+        reasons.append(
+            f"a {facts.scale.value} scale does not fold into batch norm; use one per channel"
+        )
+    if facts.threshold != 0:
+        reasons.append(f"binarizes at {facts.threshold:g}; subtract that first and binarize at 0")
+    if not conv.binarization.is_sign:
+        reasons.append("binarizes to −1 above the threshold; negate the weights instead")
+    if facts.group != 1:
+        reasons.append("a grouped binary convolution, which fails in LCE's default kernel")
+    if facts.pad_value != 0 and any(facts.pads):
+        reasons.append(f"pads with {facts.pad_value:g}; pad with 0 inside the convolution")
+    if conv.weight.ndim == 4 and any(facts.pads):
+        reach = [
+            (kernel - 1) * dilation + 1
+            for kernel, dilation in zip(facts.weight_shape[2:], facts.dilations, strict=True)
+        ]
+        if any(size < k for size, k in zip(facts.input_shape[2:], reach, strict=True)):
+            reasons.append(
+                "zero padding of a map smaller than the kernel is wrong in LCE's kernels"
+            )
+    return reasons
+
+
+def _float_refusals(node: ir.Node) -> list[str]:
+    if node.domain != "" or node.op_type not in HELD_OPERATORS:
+        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        return [f"operator {name} is not supported; replace it in the model"]
+    check = _CHECKS.get(node.op_type)
+    reason = None if check is None else check(node)
+    return [] if reason is None else [reason]
+
+
+def _conv_refusal(node: ir.Node) -> str | None:
+    weight = constant_of(node.inputs[1])
+    if weight is None or weight.ndim != 4:
+        return "a convolution needs constant two-dimensional kernels"
+    group = node.attributes.get_int("group", 1)
+    if group != 1 and not (weight.shape[1] == 1 and weight.shape[0] == group):
+        return f"a float convolution of {group} groups; use 1 group or depthwise"
+    return None
+
+
+def _pool_refusal(node: ir.Node) -> str | None:
+    window = window_of(node)
+    if len(shape_of(node.outputs[0])) != 4 or window.dilations != (1, 1):
+        return "a pooling needs two dimensions without dilation"
+    if node.op_type == "AveragePool" and any(window.pads):
+        return "an average pooling with padding; pad before it or leave the padding out"
+    if node.op_type == "MaxPool" and len(node.outputs) > 1 and node.outputs[1].uses():
+        return "a max pooling whose indices are read"
+    return None
+
+
+def _linear_refusal(node: ir.Node) -> str | None:
+    weight = constant_of(node.inputs[1])
+    if weight is None or weight.ndim != 2 or len(shape_of(node.outputs[0])) != 2:
+        return "a matrix product needs a constant [O, I] weight and a [N, I] input"
+    is_plain = all(
+        node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta")
+    ) and not node.attributes.get_int("transA")
+    return None if is_plain else "a Gemm with alpha, beta or transA; fold them into its weight"
+
+
+def _arithmetic_refusal(node: ir.Node) -> str | None:
+    shapes = [shape_of(value) for value in node.inputs if value is not None]
+    arrays = [constant_of(value) for value in node.inputs]
+    output = shape_of(node.outputs[0])
+    for array, shape in zip(arrays, shapes, strict=True):
+        if array is None:
+            if len(shape) != len(output) or (len(shape) == 4 and shape[1] != output[1]):
+                return "operands of different rank or channel count; give both the same"
+        elif array.size != 1:
+            aligned = (1,) * (len(output) - array.ndim) + array.shape
+            if len(aligned) < 2 or array.size != aligned[1]:
+                return (
+                    f"a constant of shape {list(array.shape)} is not one number per channel; "
+                    "LCE's interpreter dies on any other behind a binary convolution"
+                )
+    return None
+
+
+def _reduce_refusal(node: ir.Node) -> str | None:
+    axes = list(node.attributes.get_ints("axes", ()))
+    # Since opset 18 the axes are an input.
+    if len(node.inputs) > 1 and (array := constant_of(node.inputs[1])) is not None:
+        axes = array.tolist()
+    source = node.inputs[0]
+    rank = len(shape_of(source)) if source is not None else 0
+    if rank != 4 or sorted(axis % 4 for axis in axes) != [2, 3]:
+        return "a mean over anything but height and width"
+    return None
+
+
+def _flatten_refusal(node: ir.Node) -> str | None:
+    source, output = node.inputs[0], shape_of(node.outputs[0])
+    assert source is not None
+    shape = shape_of(source)
+    is_flat = len(output) == 2 and len(shape) in (2, 4) and output[0] == shape[0]
+    if not is_flat:
+        return f"reshapes {list(shape)} to {list(output)}; only flattening a whole map is supported"
+    users = {use.node.op_type for use in node.outputs[0].uses()}
+    if len(shape) == 4 and shape[2:] != (1, 1) and not users <= {"Gemm", "MatMul"}:
+        return "a flattened map that other than fully connected layers read"
+    return None
+
+
+def _concat_refusal(node: ir.Node) -> str | None:
+    is_channels = node.attributes.get_int("axis", 1) == 1 and len(shape_of(node.outputs[0])) == 4
+    return None if is_channels else "a concatenation along anything but channels"
+
+
+def _softmax_refusal(node: ir.Node) -> str | None:
+    return None if len(shape_of(node.outputs[0])) == 2 else "a softmax over a map"
+
+
+_CHECKS = {
+    "Add": _arithmetic_refusal,
+    "AveragePool": _pool_refusal,
+    "Concat": _concat_refusal,
+    "Conv": _conv_refusal,
+    "Div": _arithmetic_refusal,
+    "Flatten": _flatten_refusal,
+    "Gemm": _linear_refusal,
+    "MatMul": _linear_refusal,
+    "MaxPool": _pool_refusal,
+    "Mul": _arithmetic_refusal,
+    "ReduceMean": _reduce_refusal,
+    "Reshape": _flatten_refusal,
+    "Softmax": _softmax_refusal,
+    "Sub": _arithmetic_refusal,
+}

@@ -1,0 +1,148 @@
+"""Convert lowered graphs in one child process, the only place that imports TensorFlow.
+
+The child starts at once and imports TensorFlow while the caller still exports; it then
+takes requests, one JSON line each, and answers each with one. TensorFlow's noise goes to
+a log that is shown only when a conversion fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bibench_deploy.errors import ConversionError, MissingExtraError
+
+KERAS_NAME = "model.keras"
+TFLITE_NAME = "model.tflite"
+
+
+class ConversionProcess:
+    """A child process that turns lowered .onnx files into Keras and LCE models.
+
+    Use it as a context manager: the child ends with the block, whatever happens.
+    """
+
+    def __init__(self) -> None:
+        _require_packages()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "bibench_deploy.targets.lce.conversion"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+                 "CUDA_VISIBLE_DEVICES": ""},
+            text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> ConversionProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._log.close()
+
+    def convert(self, lowered: Path, directory: Path) -> dict[str, Any]:
+        """Write model.keras and model.tflite for a lowered graph.
+
+        Args:
+            lowered: the .onnx file, after the target's lowering passes.
+            directory: where the two files go; it exists.
+
+        Returns:
+            What the child says of it: `versions` (package → version), `is_rotated`.
+
+        Raises:
+            ConversionError: the child failed; carries its last words.
+        """
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        request = {"lowered": str(lowered.resolve()), "directory": str(directory.resolve())}
+        try:
+            self._child.stdin.write(json.dumps(request) + "\n")
+            self._child.stdin.flush()
+            answer = self._child.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            code = self._child.wait()
+            raise ConversionError(
+                f"the conversion process died with exit code {code}: {self._last_words()}"
+            )
+        reply: dict[str, Any] = json.loads(answer)
+        if "error" in reply:
+            raise ConversionError(f"LCE's converter failed: {reply['error']}")
+        return reply
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _require_packages() -> None:
+    from importlib.util import find_spec
+
+    for package in ("tensorflow", "tf_keras", "larq", "larq_compute_engine"):
+        if find_spec(package) is None:
+            raise MissingExtraError("export to LCE", package, "lce")
+
+
+def _serve() -> None:
+    """The child: answer requests from stdin until it closes."""
+    # Libraries print to stdout at will: answers get a pipe of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    import larq_compute_engine  # noqa: F401 - imported now, while the caller is still busy
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = _convert(Path(request["lowered"]), Path(request["directory"]))
+        except Exception as error:  # the caller must hear of it, whatever it is
+            import traceback
+
+            traceback.print_exc()
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+
+
+def _convert(lowered: Path, directory: Path) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    import larq_compute_engine
+    import onnx_ir as ir
+    import tensorflow as tf
+
+    from bibench_deploy.targets.lce.keras_model import KerasBuilder
+
+    tf.keras.backend.clear_session()
+    builder = KerasBuilder(ir.load(lowered))
+    model = builder.build()
+    model.save(directory / KERAS_NAME)
+    (directory / TFLITE_NAME).write_bytes(larq_compute_engine.convert_keras_model(model))
+    packages = ("tensorflow", "tf-keras", "larq", "larq-compute-engine")
+    return {
+        "is_rotated": builder.is_rotated,
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+if __name__ == "__main__":
+    _serve()

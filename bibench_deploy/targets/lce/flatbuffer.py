@@ -1,0 +1,171 @@
+"""Read a .tflite file: its operators, tensors and where its bytes go.
+
+Source of the field numbers: TensorFlow Lite's schema, version 3. Only fields that bibench
+uses are read, so that neither TensorFlow nor LCE is needed.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from flatbuffers import number_types
+from flatbuffers.table import Table
+
+from bibench_deploy.errors import ArtifactError
+
+# Codes of builtin operators, as far as models from this target hold them.
+_OPERATOR_NAMES = {
+    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D",
+    9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU",
+    20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 25: "SOFTMAX", 34: "PAD", 40: "MEAN",
+    41: "SUB", 42: "DIV", 45: "STRIDED_SLICE", 54: "PRELU", 55: "MAXIMUM", 57: "MINIMUM",
+    60: "PADV2", 101: "ABS", 105: "REVERSE_V2", 158: "SIGN",
+}  # fmt: skip
+_CUSTOM = 32
+_DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 6: "bool", 9: "int8"}
+
+
+@dataclass(frozen=True)
+class TfliteTensor:
+    """A tensor: name, shape, dtype, and its constant bytes (empty where computed)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class TfliteOperator:
+    """An operator: its name (custom ones by their own), and indices of its tensors."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TfliteModel:
+    """The first sub-graph of a .tflite file, operators in the order in which they run."""
+
+    tensors: tuple[TfliteTensor, ...]
+    operators: tuple[TfliteOperator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def producer(self, tensor: int) -> TfliteOperator | None:
+        """The operator that computes a tensor, or None for inputs and constants."""
+        return next((node for node in self.operators if tensor in node.outputs), None)
+
+
+def read_tflite(path: Path) -> TfliteModel:
+    """Read a .tflite file.
+
+    Raises:
+        ArtifactError: the file is missing or is not a TensorFlow Lite model.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+    if content[4:8] != b"TFL3":
+        raise ArtifactError(f"{path}: not a TensorFlow Lite model (no TFL3 mark)")
+    try:
+        return _read(content)
+    except (struct.error, IndexError, TypeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: a damaged TensorFlow Lite model ({error})") from error
+
+
+def with_outputs(content: bytes, tensors: list[int]) -> bytes:
+    """A copy of a .tflite file that gives other tensors as its outputs, in this order.
+
+    The new list goes behind the file's end and the sub-graph is pointed to it: no other
+    byte moves.
+    """
+    model = _root(content)
+    graph = _tables(model, 2)[0]
+    field = graph.Pos + graph.Offset(_slot(2))
+    start = (len(content) + 3) // 4 * 4
+    padding = b"\0" * (start - len(content))
+    listed = struct.pack(f"<I{len(tensors)}i", len(tensors), *tensors)
+    pointed = content[:field] + struct.pack("<I", start - field) + content[field + 4 :]
+    return pointed + padding + listed
+
+
+def _read(content: bytes) -> TfliteModel:
+    model = _root(content)
+    names = [_operator_name(code) for code in _tables(model, 1)]
+    graph = _tables(model, 2)[0]
+    buffers = _tables(model, 4)
+    tensors = []
+    for entry in _tables(graph, 0):
+        buffer = buffers[_number(entry, 2, number_types.Uint32Flags, 0)]
+        tensors.append(
+            TfliteTensor(
+                _text(entry, 3),
+                tuple(int(size) for size in _vector(entry, 0, np.dtype("<i4"))),
+                _DTYPES.get(_number(entry, 1, number_types.Int8Flags, 0), "other"),
+                _vector(buffer, 0, np.dtype("u1")).tobytes(),
+            )
+        )
+    operators = tuple(
+        TfliteOperator(
+            names[_number(entry, 0, number_types.Uint32Flags, 0)],
+            _indices(entry, 1),
+            _indices(entry, 2),
+        )
+        for entry in _tables(graph, 3)
+    )
+    return TfliteModel(tuple(tensors), operators, _indices(graph, 1), _indices(graph, 2))
+
+
+def _operator_name(code: Table) -> str:
+    # Files of old writers hold the code in the first field only, new ones in both.
+    number = max(
+        _number(code, 0, number_types.Int8Flags, 0), _number(code, 3, number_types.Int32Flags, 0)
+    )
+    return _text(code, 1) if number == _CUSTOM else _OPERATOR_NAMES.get(number, f"BUILTIN_{number}")
+
+
+def _slot(field: int) -> int:
+    return 4 + 2 * field
+
+
+def _root(content: bytes) -> Table:
+    return Table(content, struct.unpack_from("<I", content, 0)[0])
+
+
+def _tables(table: Table, field: int) -> list[Table]:
+    offset = table.Offset(_slot(field))
+    if not offset:
+        return []
+    start = table.Vector(offset)
+    return [
+        Table(table.Bytes, table.Indirect(start + 4 * index))
+        for index in range(table.VectorLen(offset))
+    ]
+
+
+def _vector(table: Table, field: int, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+    offset = table.Offset(_slot(field))
+    if not offset:
+        return np.zeros(0, dtype)
+    return np.frombuffer(table.Bytes, dtype, table.VectorLen(offset), table.Vector(offset))
+
+
+def _indices(table: Table, field: int) -> tuple[int, ...]:
+    return tuple(int(index) for index in _vector(table, field, np.dtype("<i4")))
+
+
+def _number(table: Table, field: int, flags: type, default: int) -> int:
+    offset = table.Offset(_slot(field))
+    return int(table.Get(flags, table.Pos + offset)) if offset else default
+
+
+def _text(table: Table, field: int) -> str:
+    offset = table.Offset(_slot(field))
+    return table.String(table.Pos + offset).decode() if offset else ""

@@ -1,0 +1,110 @@
+"""Prove that every layer meant to be binary is a binary layer in the converted file.
+
+LCE's converter falls back to float without a word. A layer counts as resident only where
+the file holds an LceBconv2d whose bit-packed filter is exactly the layer's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bibench_deploy.errors import ConversionError
+from bibench_deploy.graph.facts import BinaryConv
+from bibench_deploy.targets.lce.flatbuffer import TfliteModel, TfliteOperator
+
+KERNEL = "LceBconv2d"
+# Operators that only a failed conversion leaves behind.
+_FALLBACKS = ("LceDequantize", "SIGN")
+_WORD_BITS = 32
+
+
+@dataclass(frozen=True)
+class ResidentLayer:
+    """A binary layer, and the operator that runs it.
+
+    Attributes:
+        name: of the layer in the .onnx file.
+        packed_input: index of the bit-packed tensor that the operator reads.
+    """
+
+    name: str
+    packed_input: int
+
+
+def prove_residency(
+    convs: list[BinaryConv], converted: TfliteModel, is_rotated: bool
+) -> list[ResidentLayer]:
+    """Match each binary layer to its LceBconv2d by the bits of its filter.
+
+    Args:
+        convs: the binary layers of the lowered graph, in graph order.
+        converted: the file that LCE's converter wrote.
+        is_rotated: whether kernels were turned by 180°.
+
+    Returns:
+        One entry per layer, in the same order.
+
+    Raises:
+        ConversionError: a layer became float; names each such layer.
+    """
+    candidates = [node for node in converted.operators if node.name == KERNEL]
+    by_filter: dict[bytes, list[TfliteOperator]] = {}
+    for node in candidates:
+        by_filter.setdefault(converted.tensors[node.inputs[1]].data, []).append(node)
+    resident, lost = [], []
+    for conv in convs:
+        matches = by_filter.get(pack_filter(conv.weight, is_rotated), [])
+        if matches:
+            resident.append(ResidentLayer(conv.facts.name, matches.pop(0).inputs[0]))
+        else:
+            lost.append(conv.facts.name)
+    leftovers = sorted({node.name for node in converted.operators} & set(_FALLBACKS))
+    if lost or leftovers:
+        named = ", ".join(lost) or "none by name"
+        raise ConversionError(
+            f"LCE's converter left {len(lost)} of {len(convs)} binary layers in float ({named}"
+            f"{'; it also left ' + ', '.join(leftovers) if leftovers else ''}); "
+            "report the model, since bibench should have refused it"
+        )
+    return resident
+
+
+def pack_filter(weight: npt.NDArray[np.float32], is_rotated: bool) -> bytes:
+    """A ±1 weight as LCE stores it.
+
+    Format (found by experiment): [O, kH, kW, words], each word 32 input channels, lowest
+    bit first, bit 1 for −1, unused bits 0, little-endian.
+
+    Args:
+        weight: [O, I, kH, kW] or [O, I].
+        is_rotated: whether kernels were turned by 180°.
+    """
+    maps = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
+    if is_rotated:
+        maps = maps[:, :, ::-1, ::-1]
+    bits = maps.transpose(0, 2, 3, 1) < 0
+    spare = -bits.shape[-1] % _WORD_BITS
+    padded = np.pad(bits, [(0, 0)] * 3 + [(0, spare)])
+    return np.packbits(padded, axis=-1, bitorder="little").tobytes()
+
+
+def unpack_signs(
+    words: npt.NDArray[np.int32], channels: int, is_rotated: bool
+) -> npt.NDArray[np.float32]:
+    """Bit-packed activations as ±1 in PyTorch's layout.
+
+    Args:
+        words: int32 [N, H, W, words].
+        channels: how many of the bits are channels.
+        is_rotated: whether maps are turned by 180°.
+
+    Returns:
+        float32 [N, C, H, W].
+    """
+    octets = np.ascontiguousarray(words.astype("<i4")).view(np.uint8)
+    bits = np.unpackbits(octets, axis=-1, bitorder="little")[..., :channels]
+    signs = np.where(bits, np.float32(-1), np.float32(1)).transpose(0, 3, 1, 2)
+    return signs[:, :, ::-1, ::-1] if is_rotated else signs

@@ -1,0 +1,159 @@
+"""The target `lce`: lowers, converts in a child process, proves residency, runs the result."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bibench_deploy.errors import MissingExtraError
+from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
+from bibench_deploy.graph.load import normalize
+from bibench_deploy.lowering.canonical_binarization import canonical_binarization
+from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
+from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
+from bibench_deploy.targets._target import Execution, Target, Writer, WrittenModel
+from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
+from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
+from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
+from bibench_deploy.targets.lce.residency import (
+    KERNEL,
+    ResidentLayer,
+    prove_residency,
+    unpack_signs,
+)
+from bibench_deploy.targets.lce.run_model import load_interpreter
+
+_Array = npt.NDArray[np.float32]
+
+
+class LceTarget(Target):
+    """Larq Compute Engine 0.16 and newer."""
+
+    name = "lce"
+    title = "Larq Compute Engine"
+    held_scales = HELD_SCALES
+
+    def refusals(self, model: ir.Model) -> list[str]:
+        """See `capabilities.refusals`."""
+        return refusals(model)
+
+    def lower(self, model: ir.Model) -> ir.Model:
+        """A copy in canonical form, scales folded into the batch norm behind each layer."""
+        lowered = model.clone()
+        canonical_binarization(lowered)
+        fold_channel_affine(lowered)
+        drop_clip_before_sign(lowered)
+        normalize(lowered)
+        return lowered
+
+    def open_writer(self) -> AbstractContextManager[Writer]:
+        """Start the process that converts; it imports TensorFlow meanwhile."""
+        return _LceWriter()
+
+
+class _LceWriter(AbstractContextManager["_LceWriter"]):
+    def __init__(self) -> None:
+        self._process = ConversionProcess()
+
+    def __enter__(self) -> _LceWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.__exit__(kind, error, trace)
+
+    def write(self, lowered: ir.Model, directory: Path) -> WrittenModel:
+        """Write model.keras and model.tflite, and prove that binary layers are binary there."""
+        path = directory / "lowered.onnx"
+        ir.save(lowered, path)
+        reply = self._process.convert(path, directory)
+        path.unlink()
+        tflite = directory / TFLITE_NAME
+        converted = read_tflite(tflite)
+        is_rotated = bool(reply["is_rotated"])
+        convs = binary_convs(lowered)
+        resident = prove_residency(convs, converted, is_rotated)
+        source = converted.tensors[converted.inputs[0]]
+        return WrittenModel(
+            files={"model": tflite, "keras": directory / KERAS_NAME},
+            layers=_layers(lowered, convs),
+            input={
+                "name": lowered.graph.inputs[0].name,
+                "shape": list(source.shape),
+                "layout": "NHWC" if len(source.shape) == 4 else "NC",
+                "dtype": source.dtype,
+            },
+            versions=reply["versions"],
+            execute=_Executor(tflite.read_bytes(), converted, convs, resident, is_rotated),
+        )
+
+
+class _Executor:
+    """Runs a .tflite through LCE's interpreter; also gives the signs of each binary layer."""
+
+    def __init__(
+        self,
+        content: bytes,
+        converted: TfliteModel,
+        convs: list[BinaryConv],
+        resident: list[ResidentLayer],
+        is_rotated: bool,
+    ) -> None:
+        wanted = [*converted.outputs[:1], *(layer.packed_input for layer in resident)]
+        self._content = with_outputs(content, wanted)
+        self._convs = convs
+        self._is_rotated = is_rotated
+
+    def __call__(self, inputs: _Array) -> Execution:
+        try:
+            interpreter = load_interpreter(self._content, use_xnnpack=False)
+        except ImportError as error:
+            raise MissingExtraError("running a model", "larq_compute_engine", "profile") from error
+        outputs: list[_Array] = []
+        signs: list[list[_Array]] = [[] for _ in self._convs]
+        for row in inputs:
+            image = row.transpose(1, 2, 0) if row.ndim == 3 else row
+            output, *packed = interpreter.predict([np.ascontiguousarray(image[None])])
+            outputs.append(_channels_first(output))
+            for layer, conv, words in zip(signs, self._convs, packed, strict=True):
+                maps = unpack_signs(words, conv.facts.weight_shape[1], self._is_rotated)
+                layer.append(maps.reshape(conv.facts.input_shape))
+        stacked = tuple(np.concatenate(layer) for layer in signs)
+        return Execution(np.concatenate(outputs), stacked)
+
+
+def _channels_first(output: _Array) -> _Array:
+    return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
+
+
+def _layers(lowered: ir.Model, convs: list[BinaryConv]) -> list[dict[str, Any]]:
+    """Each layer that has weights: what it was meant to be, and what runs it."""
+    binary = {conv.node for conv in convs}
+    layers = []
+    for node in lowered.graph:
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.inputs[1] is None:
+            continue
+        is_binary = node in binary
+        kind = "conv" if node.op_type == "Conv" else "linear"
+        bits = 1 if is_binary else 32
+        layers.append(
+            {
+                "name": node.name,
+                "kind": f"{'binary' if is_binary else 'float'}_{kind}",
+                "weight_shape": list(shape_of(node.inputs[1])),
+                "intended_bits": bits,
+                "actual_bits": bits,
+                "kernel": KERNEL if is_binary else None,
+            }
+        )
+    return layers

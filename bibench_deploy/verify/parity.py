@@ -1,0 +1,221 @@
+"""Compare an engine with the ONNX graph, aware of sign flips.
+
+A binarized network is not continuous: where a number lies within rounding of zero, two
+correct engines may take different signs, and from there on their outputs differ. So the
+graph is run twice on ONNX Runtime: once as it is, for the outputs a user would compare,
+and once with the other engine's own signs fed in place of every sign. In the second run
+each layer is compared on the same inputs; what differs there is that layer's own rounding
+or an error. A sign that differs although its number is farther from zero than rounding
+explains is an unexplained flip, and fails the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bibench_deploy.errors import ParityError
+from bibench_deploy.graph.facts import binary_convs
+
+_Array = npt.NDArray[np.float32]
+
+# Rounding of float32 sums, relative to the largest number of the tensor: 64 units in the
+# last place. Two engines add the same terms in another order; the longest sum here, a
+# 7×7×3 stem followed by some twenty shortcuts, stays well below.
+ROUNDING = 64 * float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an engine computed for each input.
+
+    Attributes:
+        outputs: [N, …], one row per input.
+        signs: for each binary layer in graph order, the ±1 it read, [N, C, H, W] or
+            [N, C]; None where the engine does not show them.
+    """
+
+    outputs: _Array
+    signs: tuple[_Array, ...] | None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine is from the ONNX graph over a set of inputs.
+
+    Attributes:
+        inputs: how many inputs were compared.
+        max_abs_error: largest difference of the outputs, each engine with its own signs.
+        max_abs_error_same_signs: the same with the engine's signs fed to the graph: what
+            is left is rounding. None where the engine does not show its signs.
+        top1_agreement: share of inputs whose largest output is at the same place.
+        flip_rate: share of signs that differ on the same inputs, or None.
+        unexplained_flips: signs that differ though rounding cannot explain it, or None.
+    """
+
+    inputs: int
+    max_abs_error: float
+    max_abs_error_same_signs: float | None
+    top1_agreement: float
+    flip_rate: float | None
+    unexplained_flips: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as the manifest keeps them."""
+        return asdict(self)
+
+
+def seeded_inputs(shape: Sequence[int], count: int, seed: int) -> _Array:
+    """Standard normal inputs, the same for every engine: float32 [count, *shape[1:]]."""
+    generator = np.random.default_rng(seed)
+    return generator.standard_normal((count, *shape[1:])).astype(np.float32)
+
+
+def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str) -> Parity:
+    """Compare an engine's outputs and signs with the ONNX graph run by ONNX Runtime.
+
+    Args:
+        model: the graph, as `load_graph` gives it or after lowering.
+        inputs: [N, …] in the graph's own layout.
+        observed: what the engine computed for them.
+        engine: its name, for the error.
+
+    Raises:
+        ParityError: a flip, or a difference of outputs, that rounding does not explain.
+    """
+    own_outputs = GraphRunner(model).run(inputs)
+    top1 = _top1(own_outputs) == _top1(observed.outputs)
+    max_error = float(np.abs(own_outputs - observed.outputs).max())
+    scale = float(np.abs(own_outputs).max())
+    if not np.isfinite(observed.outputs).all():
+        raise ParityError(f"{engine} gives numbers that are not finite; nothing was written")
+    if observed.signs is None:
+        if max_error > ROUNDING * max(scale, 1.0):
+            raise ParityError(
+                f"{engine} differs from the ONNX graph by {max_error:.2g} (outputs up to "
+                f"{scale:.2g}), more than rounding explains; nothing was written"
+            )
+        return Parity(len(inputs), max_error, None, float(top1.mean()), None, None)
+    runner = GraphRunner(model, forced=True)
+    flips = unexplained = total = 0
+    worst: tuple[float, str] = (0.0, "")
+    same_signs_error = 0.0
+    for row in range(len(inputs)):
+        signs = [layer[row : row + 1] for layer in observed.signs]
+        output, sources = runner.run_forced(inputs[row : row + 1], signs)
+        same_signs_error = max(
+            same_signs_error, float(np.abs(output - observed.outputs[row : row + 1]).max())
+        )
+        for name, source, sign in zip(runner.layer_names, sources, signs, strict=True):
+            is_flipped = (source >= 0) != (sign > 0)
+            total += sign.size
+            if not is_flipped.any():
+                continue
+            distances = np.abs(source[is_flipped]) / max(float(np.abs(source).max()), 1e-30)
+            flips += distances.size
+            unexplained += int((distances > ROUNDING).sum())
+            worst = max(worst, (float(distances.max()), name))
+    if unexplained:
+        raise ParityError(
+            f"{engine} takes {unexplained} of {total} signs otherwise than the ONNX graph, the "
+            f"farthest {worst[0]:.2g} of its layer's range from zero at {worst[1]}; rounding "
+            "does not explain that, so nothing was written"
+        )
+    if same_signs_error > ROUNDING * max(scale, 1.0):
+        raise ParityError(
+            f"{engine} differs from the ONNX graph by {same_signs_error:.2g} on the same signs "
+            f"(outputs up to {scale:.2g}), more than rounding explains; nothing was written"
+        )
+    return Parity(
+        len(inputs),
+        max_error,
+        same_signs_error,
+        float(top1.mean()),
+        flips / total if total else 0.0,
+        0,
+    )
+
+
+class GraphRunner:
+    """Runs a graph on ONNX Runtime with its optimisations off.
+
+    They fold batch norm into the ±1 weights, and the rounding of that turns dots that are
+    exactly zero into tiny numbers of either sign.
+
+    Args:
+        model: the graph; it is not changed.
+        forced: whether signs are inputs: `run_forced` instead of `run`.
+    """
+
+    def __init__(self, model: ir.Model, *, forced: bool = False) -> None:
+        import onnxruntime
+
+        clone = model.clone()
+        graph = clone.graph
+        self._input = graph.inputs[0].name
+        self._outputs = [value.name for value in graph.outputs]
+        convs = binary_convs(clone)
+        self.layer_names = [conv.facts.name for conv in convs]
+        self._sign_names: list[str] = []
+        self._source_names: list[str] = []
+        if forced:
+            self._cut(
+                graph, [(conv.binarization.result, conv.binarization.source) for conv in convs]
+            )
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 3
+        clone.ir_version = min(clone.ir_version, 10)
+        self._session = onnxruntime.InferenceSession(
+            ir.to_proto(clone).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: _Array) -> _Array:
+        """The first output for each input, one at a time: [N, …]."""
+        rows = [
+            self._session.run(self._outputs[:1], {self._input: inputs[index : index + 1]})[0]
+            for index in range(len(inputs))
+        ]
+        return np.concatenate(rows)
+
+    def run_forced(self, inputs: _Array, signs: Sequence[_Array]) -> tuple[_Array, list[_Array]]:
+        """Run one input with given signs.
+
+        Args:
+            inputs: [1, …].
+            signs: for each binary layer in graph order, ±1.
+
+        Returns:
+            The first output, and for each layer the numbers whose signs the graph would
+            have taken.
+        """
+        feeds = dict(zip(self._sign_names, signs, strict=True))
+        # An input that only signs read may be left over without a reader.
+        names = {entry.name for entry in self._session.get_inputs()}
+        feeds = {name: feed for name, feed in feeds.items() if name in names}
+        feeds[str(self._input)] = inputs
+        results = self._session.run([*self._outputs[:1], *self._source_names], feeds)
+        return results[0], results[1:]
+
+    def _cut(self, graph: ir.Graph, cuts: Sequence[tuple[ir.Value, ir.Value]]) -> None:
+        """Make every sign a graph input, and every tensor before a sign a graph output."""
+        inputs: dict[ir.Value, ir.Value] = {}
+        for result, source in cuts:
+            if result not in inputs:
+                name = f"forced_{len(inputs)}"
+                inputs[result] = ir.Value(name=name, shape=result.shape, type=result.type)
+                result.replace_all_uses_with(inputs[result])
+                graph.inputs.append(inputs[result])
+            if not source.is_graph_output():
+                graph.outputs.append(source)
+            self._sign_names.append(str(inputs[result].name))
+            self._source_names.append(str(source.name))
+
+
+def _top1(outputs: _Array) -> npt.NDArray[np.intp]:
+    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
