@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from bibench_deploy.errors import ResultsError
+from bibench_deploy.lint.finding import Finding, Severity
 from bibench_deploy.profiling.journal import Cell, Results, read_results
 
 UNTRAINED = "untrained weights: latency and size only"
@@ -109,17 +110,6 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class LintFinding:
-    """One finding of `bibench lint`, as the manifest keeps it."""
-
-    code: str
-    severity: str
-    layer: str
-    message: str
-    hint: str
-
-
-@dataclass(frozen=True)
 class Model:
     """One artifact with everything that was measured and proved about it.
 
@@ -130,6 +120,7 @@ class Model:
         is_twin: whether it is only there to be compared with.
         is_binarized: whether it holds layers meant to be 1-bit.
         is_trained: None where the source cannot say, as with an .onnx file.
+        is_untrained: whether it, or the model that it is the twin of, is known to be untrained.
         accuracy: percent, of the run that it was exported from; None when untrained.
         images: how many held-out images the accuracy is over.
         fp32_accuracy: percent of the trained FP32 model in the same family, if there is one.
@@ -150,6 +141,7 @@ class Model:
     is_twin: bool
     is_binarized: bool
     is_trained: bool | None
+    is_untrained: bool
     accuracy: float | None
     images: int | None
     fp32_accuracy: float | None
@@ -161,15 +153,10 @@ class Model:
     twin_size_bytes: int | None
     residency: Residency
     parity: Parity | None
-    findings: tuple[LintFinding, ...]
+    findings: tuple[Finding, ...]
     cells: tuple[Cell, ...]
     speedups: tuple[Speedup, ...]
     fastest: tuple[Speedup, ...]
-
-    @property
-    def is_untrained(self) -> bool:
-        """Whether its weights are known to be untrained."""
-        return self.is_trained is False
 
     def cell(self, device: str, threads: int) -> Cell | None:
         """The measurement on a device at a thread count, if it was made."""
@@ -392,7 +379,7 @@ def _families(entries: Mapping[str, _Entry]) -> tuple[Family, ...]:
     grouped: dict[tuple[str, str], list[_Entry]] = {}
     for entry in entries.values():
         # The twin of an .onnx file has no architecture either: it stands with its model.
-        manifest = (owners.get(entry.artifact, entry) if _is_twin(entry) else entry).manifest
+        manifest = _judged(entry, owners).manifest
         name = manifest["source"].get("architecture") or manifest["name"]
         grouped.setdefault((name, _input_size(manifest["input"])), []).append(entry)
     names = [name for name, _ in grouped]
@@ -409,6 +396,7 @@ def _families(entries: Mapping[str, _Entry]) -> tuple[Family, ...]:
                 if labels[entry.artifact] == name
                 else f"{prefix} {labels[entry.artifact]}",
                 twin=entries[entry.twin] if entry.twin else None,
+                is_untrained=_judged(entry, owners).manifest["source"].get("trained") is False,
                 fp32_accuracy=_fp32_accuracy(entry, members),
             )
             for entry in _ordered(members)
@@ -420,6 +408,11 @@ def _families(entries: Mapping[str, _Entry]) -> tuple[Family, ...]:
 
 def _is_twin(entry: _Entry) -> bool:
     return bool(entry.manifest["role"] == "fp32_twin")
+
+
+def _judged(entry: _Entry, owners: Mapping[str, _Entry]) -> _Entry:
+    """The model that an FP32 twin belongs to; any other entry is its own."""
+    return owners.get(entry.artifact, entry) if _is_twin(entry) else entry
 
 
 def _ordered(members: Sequence[_Entry]) -> list[_Entry]:
@@ -452,11 +445,17 @@ def _labels(members: Sequence[_Entry], owners: Mapping[str, _Entry]) -> dict[str
 
 
 def _model(
-    entry: _Entry, *, label: str, title: str, twin: _Entry | None, fp32_accuracy: float | None
+    entry: _Entry,
+    *,
+    label: str,
+    title: str,
+    twin: _Entry | None,
+    is_untrained: bool,
+    fp32_accuracy: float | None,
 ) -> Model:
     manifest, source = entry.manifest, entry.manifest["source"]
     residency = _residency(manifest)
-    has_accuracy = source.get("trained") is not False and not _is_twin(entry)
+    has_accuracy = not is_untrained and not _is_twin(entry)
     speedups, fastest = _speedups(entry.cells, twin.cells if twin else [])
     return Model(
         artifact=entry.artifact,
@@ -470,8 +469,9 @@ def _model(
         is_twin=_is_twin(entry),
         is_binarized=residency.intended > 0,
         is_trained=source.get("trained"),
+        is_untrained=is_untrained,
         accuracy=source.get("accuracy") if has_accuracy else None,
-        images=source.get("images"),
+        images=source.get("accuracy_images"),
         fp32_accuracy=fp32_accuracy,
         twin=twin.artifact if twin else None,
         input_shape=tuple(manifest["input"]["shape"]),
@@ -531,13 +531,14 @@ def _agreement(step: Mapping[str, Any] | None) -> Agreement | None:
     )
 
 
-def _finding(finding: Mapping[str, Any]) -> LintFinding:
-    return LintFinding(
-        code=finding["code"],
-        severity=finding["severity"],
-        layer=finding.get("layer") or "",
-        message=finding["message"],
-        hint=finding.get("hint") or "",
+def _finding(fields: Mapping[str, Any]) -> Finding:
+    return Finding(
+        code=fields["code"],
+        rule=fields["rule"],
+        severity=Severity(fields["severity"]),
+        layer=fields["layer"],
+        message=fields["message"],
+        hint=fields["hint"],
     )
 
 

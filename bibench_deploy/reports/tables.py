@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bibench_deploy.lint.finding import Severity
 from bibench_deploy.reports import wording
 from bibench_deploy.reports.content import (
     UNTRAINED,
@@ -226,12 +227,11 @@ def findings_table(report: Report) -> Table:
         if not model.findings:
             rows.append((wording.name(model), *(wording.NOT_KNOWN,) * 3, "no findings"))
         for finding in model.findings:
-            if finding.severity == "error":
+            if finding.severity is Severity.ERROR:
                 flagged.add(len(rows))
-            hint = f" {finding.hint}" if finding.hint else ""
             layer = finding.layer or wording.NOT_KNOWN
-            text = f"{finding.message}{hint}"
-            rows.append((wording.name(model), finding.code, finding.severity, layer, text))
+            text = f"{finding.message}; {finding.hint}" if finding.hint else finding.message
+            rows.append((wording.name(model), finding.code, finding.severity.value, layer, text))
     return Table(
         title="Lint findings",
         headers=("Model", "Code", "Severity", "Layer", "Message"),

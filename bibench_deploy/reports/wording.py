@@ -104,7 +104,8 @@ def fraction(value: float | None) -> str:
     """
     if value is None:
         return NOT_KNOWN
-    for digits in range(1, 7):
+    text = ""
+    for digits in range(1, 15):
         text = f"{value * 100:.{digits}f}"
         if value in (0.0, 1.0) or float(text) not in (0.0, 100.0):
             break
@@ -220,7 +221,9 @@ def command_line(command: Sequence[str]) -> str:
 def _three_digits(value: float) -> str:
     if value == 0:
         return "0"
-    whole_digits = len(str(int(value))) if value >= 1 else 0
+    # 9.999 becomes 10.0 and not 10.00, so the digits are counted after rounding.
+    rounded = float(f"{value:.3g}")
+    whole_digits = len(str(int(rounded))) if rounded >= 1 else 0
     # Plain digits down to a microsecond: nobody reads 4.5e-02 ms in a table.
-    decimals = 3 - whole_digits if value >= 0.1 else 4
+    decimals = 3 - whole_digits if rounded >= 0.1 else 4
     return f"{value:.{max(decimals, 0)}f}"

@@ -55,7 +55,7 @@ def _model(family: Family, model: Model) -> dict[str, Any]:
             "kernel": model.residency.kernel,
         },
         "parity": _parity(model.parity) if model.parity else None,
-        "findings": [asdict(finding) for finding in model.findings],
+        "findings": [finding.to_json() for finding in model.findings],
         "cells": [_cell(model, cell) for cell in model.cells],
         "fastest": [asdict(speedup) for speedup in model.fastest],
     }

@@ -107,6 +107,7 @@ def _artifact(
                 "algorithm": algorithm,
                 "dataset": "digits" if trained else None,
                 "accuracy": accuracy,
+                "accuracy_images": None if accuracy is None else 360,
                 "trained": trained,
                 "onnx_sha256": digest,
             },
@@ -151,6 +152,7 @@ def _cell(
         "samples_ms": [p50, p50, p50],
         "warmup_count": 5,
         "warmup_settled": True,
+        "other_load": 0.01,
         "init_ms": 12.0,
         "peak_memory_mib": 52.5,
         "note": note,
@@ -167,6 +169,7 @@ def _cell(
             "high_ms": round(p50 * (1 + interval), 4),
             "mad_ms": 0.02,
         },
+        "other_load": 0.01,
         "init_ms": 12.0,
         "peak_memory_mib": 52.5,
         "verdict": verdict,
@@ -178,10 +181,11 @@ def _cell(
 
 FINDING: Record = {
     "code": "BIB101",
+    "rule": "activation-rescaling",
     "severity": "warning",
     "layer": "block3",
     "message": "channel scale after the activation",
-    "hint": "Fold it into batch norm.",
+    "hint": "fold it into batch norm",
 }
 
 
@@ -221,7 +225,7 @@ def demo(write: Callable[..., Path]) -> Report:
 
 def demo_records() -> list[Record | list[Record]]:
     float20: Record = {"binary": 0, "size_bytes": 1_094_400}
-    twin20 = float20 | {"role": "fp32_twin", "trained": None}
+    twin20 = float20 | {"role": "fp32_twin", "trained": False}
     large: Record = {"architecture": "resnet18", "image": 224, "trained": False}
     single = "LCE's indirect kernel uses one thread; only the float layers use more"
     noisy: Record = {

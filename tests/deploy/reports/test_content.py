@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import pytest
+
+from bibench_deploy.errors import ResultsError
+from bibench_deploy.reports import build_report
+
+
+def by_title(report):
+    return {model.title: model for model in report.models}
+
+
+def test_speed_up_is_fp32_over_binary_at_the_same_thread_count(demo):
+    speedups = {s.threads: s for s in by_title(demo)["resnet18 reactnet"].speedups}
+    assert speedups[1].ratio == pytest.approx(36.2 / 24.1)
+    assert speedups[2].ratio == pytest.approx(21.0 / 19.4)
+
+
+def test_each_side_is_compared_at_its_own_fastest_thread_count(write, header, artifact, cell):
+    path = write(
+        header(),
+        artifact("twin", role="fp32_twin", binary=0),
+        artifact("model", twin="twin"),
+        cell("model", 1, 2.0),
+        cell("model", 2, 3.0),
+        cell("twin", 1, 8.0),
+        cell("twin", 2, 5.0),
+    )
+    (fastest,) = build_report([path]).headline.fastest
+    assert (fastest.threads, fastest.twin_threads) == (1, 2)
+    assert fastest.ratio == 2.5
+
+
+def test_a_noisy_cell_is_not_the_fastest_while_a_stable_one_is_there(demo):
+    (fastest,) = by_title(demo)["resnet20 reactnet"].fastest
+    assert (fastest.threads, fastest.is_noisy) == (1, False)
+
+
+def test_a_ratio_with_a_noisy_side_is_noisy_and_so_is_the_mean(write, header, artifact, cell):
+    path = write(
+        header(),
+        artifact("twin", role="fp32_twin", binary=0),
+        artifact("model", twin="twin"),
+        cell("model", 1, 2.0),
+        cell("twin", 1, 8.0, verdict="noisy"),
+    )
+    report = build_report([path])
+    assert report.headline.speedups[0].is_noisy
+    assert report.headline.fastest[0].is_noisy
+    assert report.mean_speedups[0].is_noisy
+
+
+def test_means_are_over_models_and_not_over_cells(demo):
+    (mean,) = demo.mean_speedups
+    expected = [1.80 / 3.12, 1.92 / 3.61, 21.0 / 19.4]
+    assert mean.ratio == pytest.approx(sum(expected) / 3)
+    assert mean.models == 3
+    sizes = [1_094_400 / 59_000, 1_094_400 / 61_312, 46_800_000 / 4_170_000]
+    assert demo.mean_size_ratio == pytest.approx(sum(sizes) / 3)
+
+
+def test_families_are_told_apart_by_architecture_and_input_size(demo):
+    assert [family.title for family in demo.families] == ["resnet20, 32×32", "resnet18, 224×224"]
+
+
+def test_the_same_architecture_at_two_sizes_gets_two_names(write, header, artifact):
+    path = write(header(), artifact("small"), artifact("large", image=224))
+    assert set(by_title(build_report([path]))) == {
+        "resnet20 32×32 reactnet",
+        "resnet20 224×224 reactnet",
+    }
+
+
+def test_models_are_ordered_fp32_first_and_each_twin_behind_its_model(demo):
+    assert [model.label for model in demo.families[0].models] == [
+        "fp32",
+        "bnn",
+        "FP32 twin of bnn",
+        "reactnet",
+        "FP32 twin of reactnet",
+    ]
+
+
+def test_an_untrained_model_has_no_accuracy_even_if_its_manifest_states_one(
+    write, header, artifact
+):
+    report = build_report([write(header(), artifact("m", accuracy=10.0, trained=False))])
+    assert report.headline.is_untrained
+    assert report.headline.accuracy is None
+    assert report.accuracy == {}
+
+
+def test_the_twin_of_a_trained_model_is_not_called_untrained(demo):
+    assert not by_title(demo)["resnet20 FP32 twin of reactnet"].is_untrained
+    assert by_title(demo)["resnet18 FP32 twin"].is_untrained
+
+
+def test_accuracy_is_by_algorithm(demo):
+    assert demo.accuracy == {"fp32": 98.06, "bnn": 96.94, "reactnet": 98.89}
+
+
+def test_accuracy_is_by_model_where_an_algorithm_appears_twice(write, header, artifact):
+    path = write(
+        header(),
+        artifact("a", accuracy=90.0),
+        artifact("b", accuracy=80.0, architecture="resnet18"),
+        artifact("c", accuracy=95.0, algorithm="bnn"),
+    )
+    assert build_report([path]).accuracy == {
+        "resnet20 reactnet": 90.0,
+        "resnet18 reactnet": 80.0,
+        "bnn": 95.0,
+    }
+
+
+def test_the_headline_is_the_most_accurate_binarized_model(demo):
+    assert demo.headline.title == "resnet20 reactnet"
+    assert demo.headline.fp32_accuracy == 98.06
+
+
+def test_fp32_accuracy_of_another_data_set_is_no_comparison(write, header, artifact):
+    other = artifact("fp32", algorithm="fp32", accuracy=99.0, binary=0)
+    other["manifest"]["source"]["dataset"] = "cifar10"
+    report = build_report([write(header(), other, artifact("m", accuracy=98.0))])
+    assert report.headline.fp32_accuracy is None
+
+
+def test_the_run_that_started_last_counts(write, header, artifact, cell):
+    new = write(
+        header(started_at="2026-02-01T00:00:00+00:00", run="new"),
+        artifact("m"),
+        cell("m", 1, 2.0),
+        name="new.jsonl",
+    )
+    old = write(
+        header(started_at="2026-01-01T00:00:00+00:00", run="old"),
+        artifact("m"),
+        cell("m", 1, 9.0),
+        cell("m", 4, 1.0),
+        name="old.jsonl",
+    )
+    report = build_report([new, old])
+    assert [run.name for run in report.runs] == ["old", "new"]
+    assert [(c.key.threads, c.latency_ms.p50) for c in report.headline.cells] == [(1, 2.0)]
+
+
+def test_devices_stand_side_by_side(write, header, artifact, cell):
+    first = write(header(), artifact("m"), cell("m", 1, 2.0), name="a.jsonl")
+    second = write(header(), artifact("m"), cell("m", 1, 4.0, device="board"), name="b.jsonl")
+    report = build_report([first, second])
+    assert set(report.devices) == {"local", "board"}
+    assert len(report.headline.cells) == 2
+
+
+def test_models_from_onnx_files_stand_under_their_file_name(write, header, artifact, cell):
+    nameless = {"architecture": None, "algorithm": None, "trained": None}
+    path = write(
+        header(),
+        artifact("twin", role="fp32_twin", binary=0, name="net", **nameless),
+        artifact("m", twin="twin", name="net", **nameless),
+        cell("m", 1, 2.0),
+        cell("twin", 1, 4.0),
+    )
+    report = build_report([path])
+    assert [model.title for model in report.models] == ["net", "net FP32 twin"]
+    assert report.headline.speedups[0].ratio == 2.0
+
+
+@pytest.mark.parametrize(
+    ("machine", "is_host_check"),
+    [("x86_64", True), ("AMD64", True), ("aarch64", False), ("armv7l", False), (None, False)],
+)
+def test_only_x86_is_a_host_check(write, header, artifact, machine, is_host_check):
+    report = build_report([write(header(environment={"machine": machine}), artifact("m"))])
+    assert report.is_host_check is is_host_check
+
+
+def test_parity_is_the_worse_of_its_two_steps(write, header, artifact):
+    parity = {
+        "inputs": 8,
+        "seed": 0,
+        "torch_to_onnx": {"max_abs_error": 0.5, "top1_agreement": 1.0},
+        "onnx_to_target": {
+            "max_abs_error": 0.25,
+            "top1_agreement": 0.875,
+            "flip_rate": 0.01,
+            "unexplained_flips": 0,
+        },
+    }
+    found = build_report([write(header(), artifact("m", parity=parity))]).headline.parity
+    assert (found.max_abs_error, found.top1_agreement, found.flip_rate) == (0.5, 0.875, 0.01)
+    assert not found.is_agreed
+
+
+def test_an_unexplained_flip_is_no_agreement(write, header, artifact):
+    target = {
+        "max_abs_error": 0.0,
+        "top1_agreement": 1.0,
+        "flip_rate": 0.0,
+        "unexplained_flips": 1,
+    }
+    parity = {"inputs": 8, "seed": 0, "torch_to_onnx": None, "onnx_to_target": target}
+    found = build_report([write(header(), artifact("m", parity=parity))]).headline.parity
+    assert not found.is_agreed
+
+
+def test_an_interrupted_run_is_a_problem_to_show(write, header, artifact, cell):
+    planned = [{"artifact": "m", "device": "local", "threads": 1, "blocks": 5}]
+    report = build_report([write(header(planned=planned), artifact("m"), cell("m", 1, 2.0))])
+    assert "interrupted" in report.problems[0]
+
+
+def test_no_artifact_is_refused(write, header):
+    with pytest.raises(ResultsError, match=r"run\.jsonl: holds no artifact"):
+        build_report([write(header())])
+
+
+def test_a_manifest_that_lacks_a_field_is_refused_with_its_name(write, header, artifact):
+    record = artifact("m")
+    del record["manifest"]["source"]
+    with pytest.raises(ResultsError, match="lacks 'source'"):
+        build_report([write(header(), record)])
+
+
+def test_no_files_is_a_wrong_call():
+    with pytest.raises(ValueError, match="at least one"):
+        build_report([])

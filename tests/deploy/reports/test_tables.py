@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from bibench_deploy.reports import build_report, tables
+
+
+def test_every_row_has_a_cell_for_each_header(demo):
+    for table in tables.all_tables(demo):
+        assert {len(row) for row in table.rows} == {len(table.headers)}, table.title
+
+
+def test_a_noisy_cell_is_flagged_and_its_reason_given(demo):
+    table = tables.latency_table(demo)
+    (index,) = table.flagged
+    assert table.rows[index][7] == "noisy"
+    assert table.notes[0].startswith("resnet20 reactnet, 2 threads: noisy, so no result; processes")
+
+
+def test_a_note_on_a_kernel_names_all_its_models_once(demo):
+    notes = tables.latency_table(demo).notes
+    assert notes[1] == (
+        "resnet20 bnn, resnet20 reactnet, resnet18 reactnet (untrained): "
+        "LCE's indirect kernel uses one thread; only the float layers use more."
+    )
+
+
+def test_a_binarized_model_shows_its_binary_kernel_and_a_twin_its_float_kernel(demo):
+    kernels = {row[0]: row[-1] for row in tables.latency_table(demo).rows}
+    assert kernels["resnet20 bnn"] == "indirect BGEMM"
+    assert kernels["resnet20 FP32 twin of bnn"] == "XNNPACK"
+
+
+def test_a_layer_that_is_not_resident_is_flagged(write, header, artifact):
+    record = artifact("m")
+    record["manifest"]["verification"]["residency"]["resident"] = 17
+    table = tables.size_table(build_report([write(header(), record)]))
+    assert table.flagged == {0}
+    assert table.rows[0][4] == "17 of 18 binary convolutions run as LceBconv2d"
+
+
+def test_no_findings_is_said_plainly(demo):
+    rows = {row[0]: row for row in tables.findings_table(demo).rows}
+    assert rows["resnet20 bnn"][-1] == "no findings"
+    assert rows["resnet20 reactnet"][1:4] == ("BIB101", "warning", "block3")
+
+
+def test_an_untrained_model_stands_in_the_accuracy_table_without_a_number(demo):
+    assert tables.accuracy_table(demo).rows[-1] == (
+        "resnet18 reactnet (untrained)",
+        "–",
+        "untrained weights: latency and size only",
+    )
+
+
+def test_parity_that_was_skipped_is_flagged(write, header, artifact):
+    table = tables.parity_table(build_report([write(header(), artifact("m", parity=None))]))
+    assert table.flagged == {0}
+    assert table.rows[0][1] == "not checked"
+
+
+def test_speed_up_shows_every_thread_count_and_the_mean_last(demo):
+    table = tables.speedup_table(demo)
+    assert table.headers[2:5] == ("1 thread", "2 threads", "Each at its fastest")
+    assert table.rows[-1][0] == "mean of 3"
+
+
+def test_unknown_facts_of_a_machine_are_left_out(demo):
+    names = [name for name, _ in tables.environment_rows(demo.runs[0])]
+    assert "memory" in names
+    assert "governor" not in names
