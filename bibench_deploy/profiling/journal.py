@@ -242,7 +242,7 @@ class Journal:
             OSError: it cannot be created.
         """
         self.path = path
-        self._has_block = False
+        self._size_without_blocks = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = path.open("xb", buffering=0)
@@ -258,8 +258,9 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        has_block = self._file.tell() > self._size_without_blocks
         self._file.close()
-        if not self._has_block:
+        if not has_block:
             self.path.unlink(missing_ok=True)
 
     def write_header(self, header: Header) -> None:
@@ -278,6 +279,7 @@ class Journal:
                 "planned": [{**asdict(cell.key), "blocks": cell.blocks} for cell in header.planned],
             }
         )
+        self._size_without_blocks = self._file.tell()
 
     def write_artifact(self, artifact: MeasuredArtifact) -> None:
         """Append an artifact; it comes before its blocks."""
@@ -290,12 +292,12 @@ class Journal:
                 "twin": artifact.twin,
             }
         )
+        self._size_without_blocks = self._file.tell()
 
     def write_block(self, block: Block) -> None:
         """Append what one process measured."""
         fields = asdict(block)
         self._append({"kind": "block", **fields.pop("key"), **fields})
-        self._has_block = True
 
     def write_cell(self, cell: Cell) -> None:
         """Append the figures of a cell; it comes after its last block."""
@@ -392,9 +394,6 @@ def read_results(path: Path) -> Results:
             raise line.damage(f'unknown kind "{kind}"; a newer bibench may have written it')
     if header is None:
         raise ResultsError(f"{path}: empty, so there is nothing to read")
-    for artifact in artifacts.values():
-        if artifact.twin is not None and artifact.twin not in artifacts:
-            raise ResultsError(f'{path}: artifact "{artifact.id}" has no twin "{artifact.twin}"')
     done = {key: cells[key] if key in cells else summarize_cell(blocks[key]) for key in blocks}
     planned = [cell.key for cell in header.planned]
     unfinished = sum(len(blocks.get(cell.key, ())) < cell.blocks for cell in header.planned)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bibench_deploy.profiling.statistics import (
+    Latency,
+    judge,
+    median_absolute_deviation,
+    median_interval,
+    summarize,
+)
+
+times = st.floats(0.001, 1e4, allow_nan=False)
+blocks_of_times = st.lists(st.lists(times, min_size=1, max_size=20), min_size=1, max_size=9)
+
+STEADY = Latency(p50=10.0, p90=10.2, low_ms=9.9, high_ms=10.1, mad_ms=0.1)
+
+
+def test_the_headline_is_the_median_of_the_block_medians() -> None:
+    # Medians 2, 30 and 4; over all samples at once it would be 5.
+    blocks = [[1.0, 2.0, 3.0], [30.0], [4.0, 4.0, 4.0, 5.0, 5.0, 4.0, 3.0]]
+    assert summarize(blocks).p50 == 4.0
+
+
+def test_p90_interpolates_between_samples_as_definition_7_says() -> None:
+    # 11 samples 0..100: rank 0.9 * 10 = 9, the tenth. 5 samples: rank 3.6 between 4 and 5.
+    assert summarize([[float(10 * n) for n in range(11)]]).p90 == pytest.approx(90.0)
+    assert summarize([[1.0, 2.0, 3.0, 4.0, 5.0]]).p90 == pytest.approx(4.6)
+
+
+def test_every_block_counts_the_same_however_many_samples_it_has() -> None:
+    assert summarize([[1.0] * 1000, [2.0], [3.0]]).p50 == 2.0
+    assert summarize([[1.0] * 1000, [2.0], [3.0]]).p90 == 2.0
+
+
+def test_the_scatter_is_that_inside_processes_not_between_them() -> None:
+    # Deviations from the medians 2 and 102 are 1, 0, 1: their median is 1.
+    assert summarize([[1.0, 2.0, 3.0], [101.0, 102.0, 103.0]]).mad_ms == 1.0
+
+
+def test_three_blocks_give_their_range_as_the_interval() -> None:
+    # The median of three draws is the smallest with probability 7/27, far above 2.5 %.
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+
+
+def test_nine_blocks_leave_their_extremes_out_of_the_interval() -> None:
+    # P(median of 9 draws <= k-th smallest) = P(Binomial(9, k/9) >= 5), which is 0.0014 for
+    # k = 1 and 0.030 for k = 2: the 2.5 % quantile is the second smallest.
+    assert median_interval([float(n) for n in range(1, 10)]) == (2.0, 8.0)
+
+
+def test_one_block_has_no_interval() -> None:
+    latency = summarize([[1.0, 2.0]])
+    assert (latency.low_ms, latency.high_ms) == (None, None)
+
+
+def test_no_samples_are_a_value_error() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        summarize([[1.0], []])
+    with pytest.raises(ValueError, match="at least one sample"):
+        summarize([])
+    with pytest.raises(ValueError, match="at least one sample"):
+        median_absolute_deviation([])
+
+
+@given(blocks_of_times)
+def test_the_interval_holds_the_headline_and_lies_within_the_samples(
+    blocks: list[list[float]],
+) -> None:
+    latency = summarize(blocks)
+    everything = [sample for block in blocks for sample in block]
+    assert min(everything) <= latency.p50 <= max(everything)
+    if latency.low_ms is not None and latency.high_ms is not None:
+        # Medians of an even number of blocks are means of two, rounded.
+        assert latency.low_ms <= latency.p50 * (1 + 1e-12)
+        assert latency.high_ms >= latency.p50 * (1 - 1e-12)
+
+
+@given(blocks_of_times)
+def test_the_order_of_the_samples_does_not_matter(
+    blocks: list[list[float]],
+) -> None:
+    straight, turned = summarize(blocks), summarize([block[::-1] for block in blocks])
+    assert straight == turned
+
+
+@given(blocks_of_times)
+def test_times_twice_as_long_give_figures_twice_as_large(blocks: list[list[float]]) -> None:
+    latency, twice = summarize(blocks), summarize([[2 * t for t in block] for block in blocks])
+    assert twice.p50 == pytest.approx(2 * latency.p50)
+    assert twice.mad_ms == pytest.approx(2 * latency.mad_ms)
+    if latency.low_ms is not None:
+        assert twice.low_ms == pytest.approx(2 * latency.low_ms)
+
+
+def test_a_nine_block_interval_covers_the_truth_in_about_95_percent_of_sweeps() -> None:
+    generator = np.random.default_rng(7)
+    covered = 0
+    for _ in range(300):
+        interval = median_interval(list(generator.normal(10.0, 1.0, 9)))
+        assert interval is not None
+        covered += interval[0] <= 10.0 <= interval[1]
+    # A percentile bootstrap of a median is a little narrow from few blocks.
+    assert 0.88 <= covered / 300 <= 0.99
+
+
+def test_a_steady_cell_is_stable_and_says_how_steady() -> None:
+    verdict = judge(STEADY, 3, settled_count=3, other_load=0.01)
+    assert (verdict.name, verdict.reason) == ("stable", "95 % interval spans 2.0 % of p50")
+
+
+def test_processes_that_differ_make_a_cell_noisy() -> None:
+    latency = Latency(p50=10.0, p90=12.0, low_ms=9.5, high_ms=10.6, mad_ms=0.1)
+    verdict = judge(latency, 3, settled_count=3, other_load=0.0)
+    assert verdict.name == "noisy"
+    assert verdict.reason == ("processes differ: 95 % interval spans 11.0 % of p50, limit 5.0 %")
+
+
+def test_samples_that_scatter_make_a_cell_noisy() -> None:
+    latency = Latency(p50=10.0, p90=12.0, low_ms=9.9, high_ms=10.1, mad_ms=1.0)
+    verdict = judge(latency, 3, settled_count=3, other_load=0.0)
+    assert verdict.name == "noisy"
+    assert verdict.reason.startswith("samples scatter inside a process: 14.8 % of p50")
+
+
+def test_other_processes_at_work_make_a_cell_noisy_however_steady_it_looks() -> None:
+    verdict = judge(STEADY, 3, settled_count=3, other_load=0.5)
+    assert verdict.name == "noisy"
+    assert verdict.reason == "other processes used 50.0 % of the processors' time, limit 5.0 %"
+
+
+def test_a_device_that_does_not_tell_its_load_can_still_be_stable() -> None:
+    assert judge(STEADY, 3, settled_count=3, other_load=None).name == "stable"
+
+
+def test_too_few_blocks_make_a_cell_noisy() -> None:
+    one_block = Latency(p50=10.0, p90=10.2, low_ms=None, high_ms=None, mad_ms=0.1)
+    assert judge(one_block, 1, 1, None).reason == "1 block measured, 3 needed"
+    assert judge(STEADY, 2, 2, None).reason == "2 blocks measured, 3 needed"
+
+
+def test_warm_ups_that_mostly_do_not_settle_make_a_cell_noisy() -> None:
+    assert judge(STEADY, 3, settled_count=2, other_load=None).name == "stable"
+    verdict = judge(STEADY, 3, settled_count=1, other_load=None)
+    assert verdict.reason == "the warm-up settled in 1 of 3 blocks only"
