@@ -58,10 +58,19 @@ class Residency:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close the outputs of two engines are on the same inputs; None where not known."""
+    """How close the outputs of two engines are on the same inputs; None where not known.
+
+    Attributes:
+        max_abs_error: largest difference of the outputs, each engine with its own signs.
+        top1_agreement: fraction of the inputs whose largest output is at the same place.
+        max_abs_error_same_signs: what is left of the error when both take the same signs.
+        flip_rate: fraction of binary activations whose sign differs.
+        unexplained_flips: of those, the ones that rounding near zero cannot explain.
+    """
 
     max_abs_error: float | None
     top1_agreement: float | None
+    max_abs_error_same_signs: float | None = None
     flip_rate: float | None = None
     unexplained_flips: int | None = None
 
@@ -94,13 +103,18 @@ class Parity:
         return min(known, default=None)
 
     @property
+    def max_abs_error_same_signs(self) -> float | None:
+        """Of the target, with its signs fed to the ONNX graph: rounding alone."""
+        return self.onnx_to_target.max_abs_error_same_signs if self.onnx_to_target else None
+
+    @property
     def flip_rate(self) -> float | None:
         """Fraction of binary activations whose sign differs on the target."""
         return self.onnx_to_target.flip_rate if self.onnx_to_target else None
 
     @property
     def unexplained_flips(self) -> int | None:
-        """Sign flips that no value near zero accounts for."""
+        """Sign flips that rounding near zero cannot explain."""
         return self.onnx_to_target.unexplained_flips if self.onnx_to_target else None
 
     @property
@@ -526,6 +540,7 @@ def _agreement(step: Mapping[str, Any] | None) -> Agreement | None:
     return Agreement(
         max_abs_error=step.get("max_abs_error"),
         top1_agreement=step.get("top1_agreement"),
+        max_abs_error_same_signs=step.get("max_abs_error_same_signs"),
         flip_rate=step.get("flip_rate"),
         unexplained_flips=step.get("unexplained_flips"),
     )

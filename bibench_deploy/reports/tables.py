@@ -68,7 +68,7 @@ def latency_table(report: Report) -> Table:
                 )
             if cell.note and name not in noted.setdefault(cell.note, []):
                 noted[cell.note].append(name)
-            kernel = cell.runtime.get("binary_kernel" if model.is_binarized else "float_kernel")
+            kernels = (cell.runtime.get("binary_kernel"), cell.runtime.get("float_kernel"))
             rows.append(
                 (
                     name,
@@ -79,7 +79,7 @@ def latency_table(report: Report) -> Table:
                     wording.interval(cell.latency_ms),
                     str(cell.sample_count),
                     cell.verdict,
-                    str(kernel or wording.NOT_KNOWN),
+                    " + ".join(str(kernel) for kernel in kernels if kernel) or wording.NOT_KNOWN,
                 )
             )
     notes = [f"{', '.join(names)}: {note}." for note, names in noted.items()]
@@ -94,7 +94,7 @@ def latency_table(report: Report) -> Table:
             "95 % interval",
             "Samples",
             "Verdict",
-            "Kernel",
+            "Kernels",
         ),
         rows=tuple(rows),
         numeric=frozenset({2, 3, 4, 5, 6}),
@@ -188,7 +188,7 @@ def parity_table(report: Report) -> Table:
     for model in report.models:
         if model.parity is None:
             flagged.add(len(rows))
-            rows.append((wording.name(model), "not checked", *(wording.NOT_KNOWN,) * 5))
+            rows.append((wording.name(model), "not checked", *(wording.NOT_KNOWN,) * 6))
             continue
         steps = (
             ("PyTorch → ONNX Runtime", model.parity.torch_to_onnx),
@@ -207,12 +207,13 @@ def parity_table(report: Report) -> Table:
             "Step",
             "Top-1 agreement",
             "Max abs error",
+            "With equal signs",
             "Flip rate",
             "Unexplained flips",
             "Inputs",
         ),
         rows=tuple(rows),
-        numeric=frozenset({2, 3, 4, 5, 6}),
+        numeric=frozenset({2, 3, 4, 5, 6, 7}),
         flagged=frozenset(flagged),
     )
 
@@ -268,11 +269,12 @@ def runtime_rows(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _agreement_cells(agreement: Agreement, model: Model) -> tuple[str, ...]:
-    flips, inputs = agreement.unexplained_flips, model.parity.inputs if model.parity else None
+    inputs = model.parity.inputs if model.parity else None
     return (
         wording.fraction(agreement.top1_agreement),
         wording.error_size(agreement.max_abs_error),
+        wording.error_size(agreement.max_abs_error_same_signs),
         wording.fraction(agreement.flip_rate),
-        wording.NOT_KNOWN if flips is None else str(flips),
-        wording.NOT_KNOWN if inputs is None else str(inputs),
+        wording.count(agreement.unexplained_flips),
+        wording.count(inputs),
     )

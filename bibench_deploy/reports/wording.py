@@ -124,14 +124,19 @@ def error_size(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
-def threads(count: int) -> str:
+def count(value: int | None) -> str:
+    """Format a count of things."""
+    return NOT_KNOWN if value is None else str(value)
+
+
+def threads(number: int) -> str:
     """Format a thread count.
 
     Example:
         >>> threads(1), threads(4)
         ('1 thread', '4 threads')
     """
-    return f"{count} thread" if count == 1 else f"{count} threads"
+    return f"{number} thread" if number == 1 else f"{number} threads"
 
 
 def residency(facts: Residency) -> str:
@@ -180,13 +185,7 @@ def summary(report: Report) -> str:
         clauses.append(f"is {ratio(model.size_ratio)} smaller than its FP32 twin")
     else:
         clauses.append(f"takes {size(model.size_bytes)}")
-    if model.parity is None:
-        clauses.append("was not checked for parity")
-    elif model.parity.is_agreed:
-        clauses.append(f"gives the same answers in {engines(model)}")
-    else:
-        agreement = fraction(model.parity.top1_agreement)
-        clauses.append(f"gives different answers in {engines(model)} (top-1 agreement {agreement})")
+    clauses.append(_parity_clause(model))
     if model.is_untrained:
         clauses.append(f"has {UNTRAINED}")
     elif model.accuracy is not None:
@@ -194,6 +193,17 @@ def summary(report: Report) -> str:
         clauses.append(f"is {percent(model.accuracy)} accurate{beside}")
     *first, last = clauses
     return f"{model.title} {', '.join(first)}{',' if len(first) > 1 else ''} and {last}."
+
+
+def _parity_clause(model: Model) -> str:
+    if model.parity is None:
+        return "was not checked for parity"
+    if model.parity.is_agreed:
+        return f"gives the same answers in {engines(model)}"
+    if flips := model.parity.unexplained_flips:
+        return f"has {flips} unexplained sign flips between {engines(model)}"
+    agreement = fraction(model.parity.top1_agreement)
+    return f"gives the same answer in {engines(model)} for {agreement} of the inputs"
 
 
 def mean_size(report: Report) -> str:

@@ -21,13 +21,23 @@ _ACCURACY = (
 
 @dataclass(frozen=True)
 class Card:
-    """One headline: the figure to remember, what it is of, and what stands beside it."""
+    """One headline.
+
+    Attributes:
+        title: what it is about.
+        figure: to remember.
+        caption: what the figure is of.
+        facts: names and values that stand beside it.
+        statement: a sentence that counts as much as the figure.
+        tone: how the figure looks: accent, warning, or muted where there is none.
+    """
 
     title: str
     figure: str
     caption: str
-    facts: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...] = ()
     statement: str = ""
+    tone: str = "accent"
 
 
 @dataclass(frozen=True)
@@ -91,25 +101,34 @@ def _parity(report: Report) -> Card:
     model = report.headline
     residency = wording.residency(model.residency)
     if model.parity is None:
-        return Card("Parity", "not checked", "no outputs were compared", (), residency)
+        caption = "no outputs were compared"
+        return Card("Parity", "not checked", caption, statement=residency, tone="warning")
     inputs = f" on {model.parity.inputs} seeded inputs" if model.parity.inputs else ""
+    facts = [
+        ("Flip rate", wording.fraction(model.parity.flip_rate)),
+        ("Max abs error", wording.error_size(model.parity.max_abs_error)),
+    ]
+    if not model.parity.is_agreed:
+        same_signs = model.parity.max_abs_error_same_signs
+        facts += [
+            ("with equal signs", wording.error_size(same_signs)),
+            ("Unexplained flips", wording.count(model.parity.unexplained_flips)),
+        ]
     return Card(
         "Parity",
         wording.fraction(model.parity.top1_agreement),
         f"same top-1 in {wording.engines(model)}{inputs}",
-        (
-            ("Flip rate", wording.fraction(model.parity.flip_rate)),
-            ("Max abs error", wording.error_size(model.parity.max_abs_error)),
-        ),
+        tuple(facts),
         residency,
+        tone="accent" if model.parity.is_agreed else "warning",
     )
 
 
 def _accuracy(report: Report) -> Card:
     model = report.headline
     if model.accuracy is None:
-        caption = UNTRAINED if model.is_untrained else "the source of the model states none"
-        return Card("Accuracy", "none", caption, ())
+        caption = UNTRAINED if model.is_untrained else "the model's source states none"
+        return Card("Accuracy", "none", caption, tone="muted")
     others = [
         (other.title, wording.percent(other.accuracy))
         for other in report.trained

@@ -66,6 +66,7 @@ def _parity(parity: Parity) -> dict[str, Any]:
     return {
         "is_agreed": parity.is_agreed,
         "max_abs_error": parity.max_abs_error,
+        "max_abs_error_same_signs": parity.max_abs_error_same_signs,
         "top1_agreement": parity.top1_agreement,
         "flip_rate": parity.flip_rate,
         "unexplained_flips": parity.unexplained_flips,

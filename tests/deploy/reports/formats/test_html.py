@@ -179,3 +179,24 @@ def test_text_and_series_stand_out_from_the_paper(demo, mode):
             # WCAG 2.2 asks 4.5 of text; the series' names are written in their colours.
             assert _contrast(colours[name], colours[paper]) >= 4.5, (name, paper)
     assert _contrast(colours["warning"], colours["warning-paper"]) >= 4.5
+
+
+def test_parity_below_all_inputs_is_shown_as_a_warning_with_its_cause(
+    write, header, artifact, cell
+):
+    step = {
+        "max_abs_error": 0.12,
+        "max_abs_error_same_signs": 3e-8,
+        "top1_agreement": 0.625,
+        "flip_rate": 0.002,
+        "unexplained_flips": 0,
+    }
+    parity = {"inputs": 8, "seed": 0, "torch_to_onnx": None, "onnx_to_target": step}
+    path = write(header(), artifact("m", parity=parity), cell("m", 1, 2.0))
+    page = Page(render(build_report([path]), "html"))
+    assert "with equal signs 3.0e-08 Unexplained flips 0" in page.text
+    assert [p["class"] for p in page.named("p") if "figure" in (p.get("class") or "")] == [
+        "figure accent",
+        "figure warning",
+        "figure muted",
+    ]
