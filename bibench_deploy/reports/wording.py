@@ -17,8 +17,8 @@ HOST_CHECK_TITLE = "Measured on x86: a host check, not a board result."
 HOST_CHECK_TEXT = (
     "LCE's fast 1-bit kernels are written for ARM. On x86 it falls back to an indirect BGEMM, "
     "single-threaded, while the FP32 twin runs in XNNPACK with vector instructions: a small "
-    "network gains nothing in latency here. Size, parity and accuracy are the same on every "
-    "machine; for latency, profile on the board."
+    "network gains nothing in latency here. The file is the one that a board gets, so its size "
+    "holds there; latency has to be measured there."
 )
 
 CONVENTION = (
