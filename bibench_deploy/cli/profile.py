@@ -71,7 +71,7 @@ def profile(
     if dry_run:
         _print_plan(plan_profile(directories, device, thread_counts, preset), json_output)
         return
-    with _ending_on_terminate(), _progress_shown() as progress:
+    with _ending_on_terminate(), progress_shown() as progress:
         run = profile_artifacts(
             directories,
             device,
@@ -184,11 +184,12 @@ def _print_results(results: Results) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("model", no_wrap=True)
+    # In a narrow terminal names take more lines; figures are never cut.
+    table.add_column("model", overflow="fold", min_width=12)
     for heading in ("threads", "p50 ms", "p90 ms", "speed-up", "size MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    table.add_column("kernels", no_wrap=True)
+    table.add_column("kernels", overflow="fold")
     remarks: list[str] = []
     for cell in results.cells.values():
         artifact = results.artifacts[cell.key.artifact]
@@ -234,7 +235,7 @@ def _progress_line(progress: Progress) -> str:
 
 
 @contextmanager
-def _progress_shown() -> Iterator[Callable[[Progress], None]]:
+def progress_shown() -> Iterator[Callable[[Progress], None]]:
     if not sys.stderr.isatty():
         yield lambda progress: typer.echo(_progress_line(progress), err=True)
         return

@@ -10,28 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from bibench_deploy.artifact import Artifact
-from bibench_deploy.cli import app as bibench
 from bibench_deploy.cli import profile as command
+from bibench_deploy.cli.app import app
 from bibench_deploy.errors import DeployError
 from bibench_deploy.profiling.journal import read_results
 from bibench_deploy.profiling.presets import PRESETS, Preset
 
 MakeArtifact = Callable[..., Artifact]
-
-# The command under the group that ends errors as bibench does.
-PROGRAM = """
-import typer
-from bibench_deploy.cli.app import app
-from bibench_deploy.cli.profile import profile
-group = typer.Typer(cls=app.info.cls)
-group.callback()(lambda: None)
-group.command("profile")(profile)
-group()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +29,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
-def run() -> Callable[..., object]:
-    group = typer.Typer(cls=bibench.app.info.cls)
-    group.callback()(lambda: None)
-    group.command("profile")(command.profile)
-    return lambda *arguments: CliRunner().invoke(group, ["profile", *arguments])
+def run() -> Callable[..., Result]:
+    return lambda *arguments: CliRunner().invoke(app, ["profile", *arguments])
 
 
 def test_a_table_and_a_results_file_come_out(
-    run: Callable[..., object], make_lce_artifact: MakeArtifact
+    run: Callable[..., Result], make_lce_artifact: MakeArtifact
 ) -> None:
     make_lce_artifact(Path("out/tiny"))
     done = run("out/tiny", "--threads", "1,2")
@@ -69,7 +54,7 @@ def test_a_table_and_a_results_file_come_out(
 
 
 def test_json_is_all_that_stands_on_stdout(
-    run: Callable[..., object], make_lce_artifact: MakeArtifact
+    run: Callable[..., Result], make_lce_artifact: MakeArtifact
 ) -> None:
     artifact = make_lce_artifact(Path("out/tiny"))
     done = run("--json", "--threads", "1", "--out", "run.jsonl")
@@ -89,7 +74,7 @@ def test_json_is_all_that_stands_on_stdout(
 
 
 def test_a_dry_run_prints_the_cells_and_measures_nothing(
-    run: Callable[..., object], make_lce_artifact: MakeArtifact
+    run: Callable[..., Result], make_lce_artifact: MakeArtifact
 ) -> None:
     make_lce_artifact(Path("out/tiny"))
     done = run("out/tiny", "--threads", "1,2", "--dry-run")
@@ -115,7 +100,7 @@ def test_a_dry_run_prints_the_cells_and_measures_nothing(
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    run: Callable[..., object],
+    run: Callable[..., Result],
     make_lce_artifact: MakeArtifact,
     arguments: list[str],
     message: str,
@@ -152,7 +137,7 @@ def test_the_default_thread_counts_lead_up_to_the_cores(
 
 
 def test_an_absolute_path_on_the_command_line_is_recorded_by_its_name(
-    run: Callable[..., object],
+    run: Callable[..., Result],
     make_lce_artifact: MakeArtifact,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -171,7 +156,7 @@ def test_an_interruption_leaves_a_readable_file_and_no_process(
     make_lce_artifact(Path("out/tiny"))
     arguments = ["profile", "--threads", "1", "--preset", "standard", "--out", "run.jsonl"]
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", "from bibench_deploy.cli.app import main; main()", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

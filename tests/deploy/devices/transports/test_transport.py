@@ -90,3 +90,9 @@ def test_a_device_without_a_transport_says_where_to_name_one() -> None:
 def test_an_unknown_transport_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match='unknown transport "locl"'):
         open_transport(Device("pi4", "Raspberry Pi 4B", "locl"))
+
+
+def test_every_transport_has_its_row_in_the_documentation() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "transports.md").read_text(encoding="utf-8")
+    for name in transport_names():
+        assert f"| [`{name}`](../bibench_deploy/devices/transports/{name}.py) |" in text
