@@ -395,16 +395,13 @@ def read_results(path: Path) -> Results:
     if header is None:
         raise ResultsError(f"{path}: empty, so there is nothing to read")
     done = {key: cells[key] if key in cells else summarize_cell(blocks[key]) for key in blocks}
-    planned = [cell.key for cell in header.planned]
+    planned = dict.fromkeys(cell.key for cell in header.planned)
     unfinished = sum(len(blocks.get(cell.key, ())) < cell.blocks for cell in header.planned)
     if unfinished:
         problems.append(
             f"{path}: interrupted: {unfinished} of {len(planned)} cells have not all their blocks"
         )
-    ordered = [
-        *(key for key in planned if key in done),
-        *(key for key in done if key not in planned),
-    ]
+    ordered = [key for key in (planned | dict.fromkeys(done)) if key in done]
     return Results(
         path=path,
         header=header,
