@@ -112,7 +112,7 @@ class Artifact:
             ArtifactError: the manifest has no such file, or names one outside its folder.
         """
         try:
-            name = self.manifest["files"][role]["path"]
+            name = str(self.manifest["files"][role]["path"])
         except (KeyError, TypeError) as error:
             raise ArtifactError(f'{self.directory}: the manifest names no "{role}" file') from error
         if Path(name).name != name:

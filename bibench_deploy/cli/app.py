@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bibench_deploy.cli import export, lint, profile, report
+from bibench_deploy.cli import demo, export, lint, profile, report, train
 from bibench_deploy.errors import DeployError
 
 EXIT_FINDINGS = 1
@@ -73,6 +73,8 @@ def bibench(
 
 # In the order of the pipeline, which is the order of `bibench --help`.
 
+app.command()(demo.demo)
+app.command()(train.train)
 app.command()(export.export)
 app.command()(lint.lint)
 app.command()(profile.profile)

@@ -72,7 +72,7 @@ def summary(artifact: Artifact) -> str:
     lines = [
         f"{artifact.directory}: {artifact.name} for {artifact.target}",
         f"  size       {artifact.size_bytes / 1000:,.1f} kB ({artifact.model_path.name})",
-        f"  residency  {residency['resident']} of {residency['intended']} binary layers run as 1-bit",
+        f"  residency  {residency['resident']} of {residency['intended']} binary layers in 1 bit",
     ]
     parity = verification["parity"]
     if parity is None:
@@ -85,11 +85,21 @@ def summary(artifact: Artifact) -> str:
             seen = parity[key]
             if seen is not None:
                 flips = seen["flip_rate"]
+                same = seen["max_abs_error_same_signs"]
                 lines.append(
                     f"  parity     {title}: max error {seen['max_abs_error']:.1e}"
+                    + ("" if not flips else f" ({same:.1e} on the same signs)")
                     + ("" if flips is None else f", flip rate {flips:.1e}")
                     + f", top-1 agreement {seen['top1_agreement']:.0%} on {parity['inputs']} inputs"
                 )
+    accuracy = verification["accuracy"]
+    if accuracy is not None:
+        right, images = accuracy["target_correct"], accuracy["images"]
+        line = (
+            f"  accuracy   {accuracy['target_percent']:.2f} % ({right} of {images} held-out images)"
+        )
+        same = accuracy.get("same_answers")
+        lines.append(line + ("" if same is None else f", {same} answers as PyTorch's"))
     for finding in manifest["findings"]:
         lines.append(
             f"  {finding['severity']}    {finding['code']} {finding['layer']}: {finding['message']}"

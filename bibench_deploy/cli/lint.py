@@ -51,7 +51,7 @@ def lint(
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            write_onnx(network, path, observe=False)
+            write_onnx(network, path)
             graph = load_graph(path)
     result = lint_graph(graph, chosen)
     typer.echo(render(result, network.name), nl=False)

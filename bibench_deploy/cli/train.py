@@ -72,8 +72,9 @@ def train(
     if is_list:
         _print_list(is_json)
         return
-    from bibench_train import algorithms, datasets
+    from bibench_train import algorithms, datasets, threads
 
+    threads.wait_briefly()
     # Before torch is imported: a mistyped name is answered at once.
     for name, check in ((algorithm, algorithms.check), (dataset, datasets.check)):
         if name is not None:

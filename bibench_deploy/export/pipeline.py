@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy import targets
@@ -21,6 +23,7 @@ from bibench_deploy.artifact import (
     write_manifest,
 )
 from bibench_deploy.errors import LoweringError
+from bibench_deploy.export.reference import answer, observe_module
 from bibench_deploy.export.source import Source, from_module
 from bibench_deploy.graph.facts import binary_convs, shape_of
 from bibench_deploy.graph.load import load_graph
@@ -28,13 +31,15 @@ from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.runner import LintResult, lint_graph
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.float_twin import float_twin
-from bibench_deploy.targets._target import Target, Writer
+from bibench_deploy.targets._target import Execute, Target, Writer
 from bibench_deploy.verify.parity import Observation, Parity, compare, seeded_inputs
 
 if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[str], None]
+_Array = npt.NDArray[np.float32]
+_Labels = npt.NDArray[np.int64]
 PARITY_INPUTS = 8
 PARITY_SEED = 0
 
@@ -92,16 +97,16 @@ def export_source(
     with writer_target.open_writer() as writer, staged_directory(out) as directory:
         onnx_path = directory / "model.onnx"
         progress("writing ONNX")
-        torch_seen = write_onnx(source, onnx_path, observe=verify)
+        model = write_onnx(source, onnx_path)
         graph = load_graph(onnx_path)
         linted = check_held(graph, writer_target)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         onnx_seen: Parity | None = None
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
-        if torch_seen is not None:
+        if model is not None and verify:
             progress("comparing PyTorch with ONNX Runtime")
-            onnx_seen = compare(graph, inputs, torch_seen, "PyTorch")
-        export = _Export(source, writer_target, writer, verify, progress)
+            onnx_seen = compare(graph, inputs, observe_module(model, inputs), "PyTorch")
+        export = _Export(source, model, writer_target, writer, verify, progress)
         export.write(graph, directory, linted, onnx_seen)
         if baseline:
             twin = graph.clone()
@@ -114,8 +119,8 @@ def export_source(
     return Artifact.load(out)
 
 
-def write_onnx(source: Source, path: Path, *, observe: bool) -> Observation | None:
-    """Write a source as ONNX; gives what PyTorch computed, where asked and where it is torch."""
+def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
+    """Write a source as ONNX; gives the hardened module that was written, if it is one."""
     if source.model is None:
         assert source.onnx_path is not None
         path.write_bytes(source.onnx_path.read_bytes())
@@ -123,16 +128,12 @@ def write_onnx(source: Source, path: Path, *, observe: bool) -> Observation | No
 
     import torch
 
-    from bibench_deploy.export.reference import observe_module
     from bibench_deploy.export.to_onnx import export_onnx
     from bibench_train.harden import harden
 
     model = harden(source.model)
-    shape = (1, *source.input_shape)
-    export_onnx(model, torch.zeros(shape), path)
-    if not observe:
-        return None
-    return observe_module(model, seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED))
+    export_onnx(model, torch.zeros(1, *source.input_shape), path)
+    return model
 
 
 def check_held(graph: ir.Model, target: Target) -> LintResult:
@@ -157,9 +158,16 @@ class _Export:
     """What the model and its twin share while both are written."""
 
     def __init__(
-        self, source: Source, target: Target, writer: Writer, verify: bool, progress: Progress
+        self,
+        source: Source,
+        model: torch.nn.Module | None,
+        target: Target,
+        writer: Writer,
+        verify: bool,
+        progress: Progress,
     ) -> None:
         self._source = source
+        self._model = model
         self._target = target
         self._writer = writer
         self._verify = verify
@@ -192,6 +200,10 @@ class _Export:
                 "torch_to_onnx": None if torch_to_onnx is None else torch_to_onnx.to_json(),
                 "onnx_to_target": onnx_to_target.to_json(),
             }
+        accuracy = None
+        if self._verify and not is_twin and self._source.test_set is not None:
+            self._progress("answering the held-out images")
+            accuracy = self._test(self._source.test_set, written.execute)
         count = len(binary_convs(lowered))
         files = {role: file_entry(path) for role, path in written.files.items()}
         files["onnx"] = file_entry(directory / "model.onnx")
@@ -215,11 +227,30 @@ class _Export:
             "verification": {
                 "residency": {"intended": count, "resident": count},
                 "parity": parity,
+                "accuracy": accuracy,
             },
             "findings": [] if linted is None else [item.to_json() for item in linted.findings],
             "versions": {**_own_versions(), **written.versions},
         }
         write_manifest(directory, manifest)
+
+    def _test(
+        self, test_set: Callable[[], tuple[_Array, _Labels]], execute: Execute
+    ) -> dict[str, Any]:
+        """How many held-out images the written model and PyTorch answer rightly, and alike."""
+        images, labels = test_set()
+        answers = execute(images, wants_signs=False).outputs.argmax(axis=1)
+        correct = int((answers == labels).sum())
+        result = {
+            "images": len(labels),
+            "target_correct": correct,
+            "target_percent": round(100 * correct / len(labels), 2),
+        }
+        if self._model is not None:
+            expected = answer(self._model, images)
+            result["torch_correct"] = int((expected == labels).sum())
+            result["same_answers"] = int((answers == expected).sum())
+        return result
 
     def _source_facts(self, onnx_path: Path, is_twin: bool) -> dict[str, Any]:
         facts: dict[str, Any] = {**self._source.facts, "onnx_sha256": sha256_of(onnx_path)}

@@ -6,14 +6,21 @@ import difflib
 import importlib
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from bibench_deploy.errors import MissingExtraError, SourceError
 
 if TYPE_CHECKING:
     import torch
+
+_Array = npt.NDArray[np.float32]
+_Labels = npt.NDArray[np.int64]
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _FORMS = "a run folder, models/<name>, an .onnx file, or package.module:callable"
@@ -30,6 +37,8 @@ class Source:
         onnx_path: the file, for an .onnx source; else None.
         model: the module, for any other; None for an .onnx source.
         input_shape: (C, H, W) or (C,) of one input of the module.
+        test_set: gives held-out images [N, C, H, W] and their labels [N], where the source
+            names a data set that is at hand; else None.
     """
 
     kind: Literal["run", "onnx", "callable"]
@@ -38,6 +47,7 @@ class Source:
     onnx_path: Path | None = None
     model: torch.nn.Module | None = None
     input_shape: tuple[int, ...] = ()
+    test_set: Callable[[], tuple[_Array, _Labels]] | None = None
 
 
 def resolve_source(text: str, input_shape: tuple[int, ...] | None = None) -> Source:
@@ -87,6 +97,7 @@ def _from_run(path: Path) -> Source:
     try:
         import torch  # noqa: F401 - its absence is told apart from a damaged run
 
+        from bibench_train import datasets
         from bibench_train.training.checkpoint import load_run
     except ImportError as error:
         raise MissingExtraError("reading a run", str(error.name), "train") from error
@@ -104,7 +115,25 @@ def _from_run(path: Path) -> Source:
         "accuracy_images": None if info.accuracy is None else info.accuracy.images,
         "trained": info.epochs_done > 0,
     }
-    return Source("run", info.name, facts, model=model, input_shape=tuple(info.input_shape))
+    is_at_hand = datasets.is_packaged(info.dataset)
+    return Source(
+        "run",
+        info.name,
+        facts,
+        model=model,
+        input_shape=tuple(info.input_shape),
+        test_set=(lambda: _test_set(info.dataset)) if is_at_hand else None,
+    )
+
+
+def _test_set(dataset: str) -> tuple[_Array, _Labels]:
+    import torch
+
+    from bibench_train import datasets
+
+    batches = list(datasets.load(dataset).test_batches(256))
+    images = torch.cat([images for images, _ in batches]).contiguous()
+    return images.numpy(), torch.cat([labels for _, labels in batches]).numpy()
 
 
 def _from_callable(text: str, input_shape: tuple[int, ...] | None) -> Source:

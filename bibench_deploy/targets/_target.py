@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,14 @@ class Execution:
     signs: tuple[_Array, ...]
 
 
+class Execute(Protocol):
+    """Runs a written model on inputs [N, C, H, W] or [N, C], one at a time."""
+
+    def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
+        """Run it; without `wants_signs` the tuple of signs is empty."""
+        ...
+
+
 @dataclass(frozen=True)
 class WrittenModel:
     """Files that a target wrote, and the proof that binary layers stayed binary.
@@ -38,14 +45,14 @@ class WrittenModel:
         layers: one entry per convolution and fully connected layer, as the manifest lists them.
         input: shape, layout and dtype of the model's own input, as the manifest lists them.
         versions: package → version of what took part.
-        execute: runs the written model on inputs [N, C, H, W] (or [N, C]).
+        execute: runs the written model.
     """
 
     files: dict[str, Path]
     layers: list[dict[str, Any]]
     input: dict[str, Any]
     versions: dict[str, str]
-    execute: Callable[[_Array], Execution]
+    execute: Execute
 
 
 class Writer(Protocol):

@@ -37,6 +37,11 @@ def check(name: str) -> None:
         raise UnknownNameError("dataset", name, names())
 
 
+def is_packaged(name: str) -> bool:
+    """Whether the data comes with this package: no folder and no download is needed."""
+    return (Path(__file__).parent / f"{name}.npz").is_file()
+
+
 def load(name: str, data: Path | None = None) -> Dataset:
     """Load a data set.
 

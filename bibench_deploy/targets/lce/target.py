@@ -109,23 +109,27 @@ class _Executor:
         resident: list[ResidentLayer],
         is_rotated: bool,
     ) -> None:
-        wanted = [*converted.outputs[:1], *(layer.packed_input for layer in resident)]
-        self._content = with_outputs(content, wanted)
+        self._content = content
+        self._signs = [*converted.outputs[:1], *(layer.packed_input for layer in resident)]
         self._convs = convs
         self._is_rotated = is_rotated
 
-    def __call__(self, inputs: _Array) -> Execution:
+    def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
+        """Run the model; see `Execute`."""
+        content = with_outputs(self._content, self._signs) if wants_signs else self._content
+        convs = self._convs if wants_signs else []
         try:
-            interpreter = load_interpreter(self._content, use_xnnpack=False)
+            # Plain kernels: XNNPACK announces itself on stderr, and parity needs no speed.
+            interpreter = load_interpreter(content, use_xnnpack=False)
         except ImportError as error:
             raise MissingExtraError("running a model", "larq_compute_engine", "profile") from error
         outputs: list[_Array] = []
-        signs: list[list[_Array]] = [[] for _ in self._convs]
+        signs: list[list[_Array]] = [[] for _ in convs]
         for row in inputs:
             image = row.transpose(1, 2, 0) if row.ndim == 3 else row
             output, *packed = interpreter.predict([np.ascontiguousarray(image[None])])
             outputs.append(_channels_first(output))
-            for layer, conv, words in zip(signs, self._convs, packed, strict=True):
+            for layer, conv, words in zip(signs, convs, packed, strict=True):
                 maps = unpack_signs(words, conv.facts.weight_shape[1], self._is_rotated)
                 layer.append(maps.reshape(conv.facts.input_shape))
         stacked = tuple(np.concatenate(layer) for layer in signs)
