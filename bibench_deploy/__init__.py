@@ -1,1 +1,89 @@
-"""Take a binarized network from ONNX to a measured result on a device."""
+"""Take a binarized network from PyTorch or ONNX to a measured result on a device.
+
+import bibench_deploy as bibench
+
+artifact = bibench.export_model(model, torch.zeros(1, 3, 32, 32), target="lce", out="out/mine")
+result = bibench.lint_model("model.onnx", target="lce")
+run = bibench.profile_artifact(artifact.directory, threads=(1, 2))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from bibench_deploy.artifact import Artifact
+    from bibench_deploy.lint.runner import LintResult
+    from bibench_deploy.profiling.session import ProfileRun
+
+__all__ = ["export_model", "lint_model", "profile_artifact"]
+
+
+def export_model(
+    model: torch.nn.Module,
+    example_input: torch.Tensor,
+    *,
+    target: str = "lce",
+    out: Path | str,
+    name: str | None = None,
+    baseline: bool = False,
+    verify: bool = True,
+) -> Artifact:
+    """Export a PyTorch module to a target, and prove that the result computes the same.
+
+    Args:
+        model: any module whose binarization is recognised; bibench's own layers are
+            hardened first.
+        example_input: [1, C, H, W] or [1, C], float32; only its shape counts.
+        target: name of the target.
+        out: folder of the artifact; an artifact that is there is replaced.
+        name: what the artifact is called; the class name unless given.
+        baseline: whether to write the FP32 twin to `out`/fp32 too.
+        verify: whether to prove parity; residency is proved always.
+
+    Raises:
+        LoweringError: the target cannot hold the model; names every layer in the way.
+        ConversionError: the engine's converter failed, or a binary layer became float.
+        ParityError: the result does not compute what the module computes.
+    """
+    from bibench_deploy.export.pipeline import export_source
+    from bibench_deploy.export.source import from_module
+
+    source = from_module(model, tuple(example_input.shape), name or type(model).__name__)
+    return export_source(source, target=target, out=Path(out), baseline=baseline, verify=verify)
+
+
+def lint_model(path: Path | str, *, target: str = "lce") -> LintResult:
+    """Check whether the network in an .onnx file can be deployed; imports no torch, no TensorFlow.
+
+    Raises:
+        GraphError: the file cannot be read as an ONNX model.
+    """
+    from bibench_deploy import targets
+    from bibench_deploy.graph.load import load_graph
+    from bibench_deploy.lint.runner import lint_graph
+
+    return lint_graph(load_graph(Path(path)), targets.load(target))
+
+
+def profile_artifact(
+    directory: Path | str,
+    *,
+    device: str = "local",
+    threads: Sequence[int] = (1, 2),
+    preset: str = "quick",
+    out: Path | None = None,
+) -> ProfileRun:
+    """Measure an exported folder, and its FP32 twin if it holds one, on a device.
+
+    Raises:
+        ArtifactError: the folder is no artifact, or its files are not those exported.
+        DeviceError: the device cannot be reached, or a run on it failed.
+    """
+    from bibench_deploy.profiling.session import profile_artifacts
+
+    return profile_artifacts([Path(directory)], device, threads, preset, out)

@@ -24,7 +24,7 @@ from bibench_deploy.artifact import (
 )
 from bibench_deploy.errors import LoweringError
 from bibench_deploy.export.reference import answer, observe_module
-from bibench_deploy.export.source import Source, from_module
+from bibench_deploy.export.source import Source
 from bibench_deploy.graph.facts import binary_convs, shape_of
 from bibench_deploy.graph.load import load_graph
 from bibench_deploy.lint.finding import Severity
@@ -44,36 +44,6 @@ PARITY_INPUTS = 8
 PARITY_SEED = 0
 
 
-def export_model(
-    model: torch.nn.Module,
-    example_input: torch.Tensor,
-    *,
-    target: str = "lce",
-    out: Path | str,
-    name: str | None = None,
-    baseline: bool = False,
-    verify: bool = True,
-) -> Artifact:
-    """Export a PyTorch module to a target, and prove that the result computes the same.
-
-    Args:
-        model: any module whose binarization is recognised; bibench's own layers are
-            hardened first.
-        example_input: [1, C, H, W] or [1, C], float32; only its shape counts.
-        target: name of the target.
-        out: folder of the artifact; an artifact that is there is replaced.
-        name: what the artifact is called; the class name unless given.
-        baseline: whether to write the FP32 twin to `out`/fp32 too.
-        verify: whether to prove parity; residency is proved always.
-
-    Raises:
-        LoweringError: the target cannot hold the model; names every layer in the way.
-        ParityError: the result does not compute what the module computes.
-    """
-    source = from_module(model, tuple(example_input.shape), name or type(model).__name__)
-    return export_source(source, target=target, out=Path(out), baseline=baseline, verify=verify)
-
-
 def export_source(
     source: Source,
     *,
@@ -83,15 +53,20 @@ def export_source(
     verify: bool = True,
     progress: Progress = lambda _: None,
 ) -> Artifact:
-    """Export a source to a target; see `export_model`.
+    """Export a source to a target, and prove that the result computes the same.
 
     Args:
-        source: what `resolve_source` gave.
+        source: what `resolve_source` or `from_module` gave.
         target: name of the target.
         out: folder of the artifact.
         baseline: whether to write the FP32 twin too.
         verify: whether to prove parity.
         progress: is told what is being done, one phrase at a time.
+
+    Raises:
+        LoweringError: the target cannot hold the model; names every layer in the way.
+        ConversionError: the engine's converter failed, or a binary layer became float.
+        ParityError: the result does not compute what the source computes.
     """
     writer_target = targets.load(target)
     with writer_target.open_writer() as writer, staged_directory(out) as directory:

@@ -1,0 +1,1 @@
+"""Measurements of the promises on speed and memory: `make bench`. They print, they never fail."""
