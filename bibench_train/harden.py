@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bibench_train.algorithms._algorithm import LayerShape
+from bibench_train.errors import NotBinaryError
 from bibench_train.layers import BinaryConv1d, BinaryConv2d, BinaryLayer, BinaryLinear
 
 
@@ -137,5 +138,8 @@ def harden(model: nn.Module) -> nn.Module:
 def _harden_layer(name: str, layer: BinaryLayer) -> HardBinaryLayer:
     for kind, hard_kind in _HARD.items():
         if isinstance(layer, kind):
-            return hard_kind(layer).eval()
+            try:
+                return hard_kind(layer).eval()
+            except NotBinaryError as error:
+                raise NotBinaryError(f"{name}: {error}") from error
     raise TypeError(f"{name}: no hard form of {type(layer).__name__} is known")

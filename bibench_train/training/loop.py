@@ -20,13 +20,14 @@ from bibench_train.algorithms._algorithm import Binarizer
 from bibench_train.datasets._dataset import Dataset
 from bibench_train.errors import CheckpointError, TrainingStoppedError
 from bibench_train.layers import binary_layers
+from bibench_train.threads import use_available_cores
 from bibench_train.training import checkpoint
 from bibench_train.training.atomic import write_atomically
 from bibench_train.training.evaluation import evaluate
 from bibench_train.training.progress import EpochMetrics, Progress
 from bibench_train.training.recipe import Recipe, cosine_learning_rate
 from bibench_train.training.run_info import RunInfo
-from bibench_train.training.seeding import seed_epoch, use_available_cores
+from bibench_train.training.seeding import seed_epoch
 
 METRICS_FILE = "metrics.jsonl"
 

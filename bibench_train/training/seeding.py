@@ -1,8 +1,7 @@
-"""Seeds and threads: what makes two runs of one recipe the same to the bit."""
+"""Seeds: what makes two runs of one recipe the same to the bit."""
 
 from __future__ import annotations
 
-import os
 import random
 
 import numpy as np
@@ -32,15 +31,3 @@ def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     np.random.seed(int(for_layers))
     torch.manual_seed(int(for_layers))
     return torch.Generator().manual_seed(int(for_data))
-
-
-def use_available_cores() -> int:
-    """Let torch use every core this process may run on; returns how many threads that is.
-
-    Where OMP_NUM_THREADS is set, torch has read it already and is left alone. The count matters for
-    equal results too: sums are split among threads, so another count rounds differently.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(cores or 1)
-    return torch.get_num_threads()

@@ -1,0 +1,167 @@
+"""What every algorithm promises; a new file in bibench_train/algorithms is tested here by itself."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bibench_train import algorithms
+from bibench_train.algorithms._algorithm import Algorithm, Binarizer
+from bibench_train.harden import HardBinaryLayer, harden
+from bibench_train.layers import BinaryConv1d, BinaryConv2d, BinaryLayer, BinaryLinear
+
+KINDS = ["conv2d", "conv1d", "linear"]
+
+
+@pytest.fixture(params=algorithms.names())
+def algorithm(request: pytest.FixtureRequest) -> Algorithm:
+    found = algorithms.load(request.param)
+    assert found is not None
+    return found
+
+
+def make(algorithm: Algorithm, kind: str) -> tuple[BinaryLayer, Tensor]:
+    """A layer with every option away from its default, and an input for it, zeros among it."""
+    torch.manual_seed(0)
+    layer: BinaryLayer
+    if kind == "conv2d":
+        layer = BinaryConv2d(algorithm, 4, 6, 3, stride=2, padding=2, dilation=2, groups=2)
+        x = torch.randn(3, 4, 9, 8)
+    elif kind == "conv1d":
+        layer = BinaryConv1d(algorithm, 4, 6, 3, stride=2, padding=2, dilation=2, groups=2)
+        x = torch.randn(3, 4, 9)
+    else:
+        layer = BinaryLinear(algorithm, 4, 6)
+        x = torch.randn(3, 4)
+    with torch.no_grad():
+        layer.weight.flatten()[::5] = 0.0
+        for parameter in layer.binarizer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    x.flatten()[::7] = 0.0
+    return layer, x
+
+
+def by_hand(kind: str, x: Tensor, weight: Tensor) -> Tensor:
+    if kind == "conv2d":
+        return F.conv2d(x, weight, None, stride=2, padding=2, dilation=2, groups=2)
+    if kind == "conv1d":
+        return F.conv1d(x, weight, None, stride=2, padding=2, dilation=2, groups=2)
+    return x @ weight.T
+
+
+def test_an_algorithm_says_what_it_is(algorithm: Algorithm) -> None:
+    assert algorithm.title
+    assert algorithm.source.startswith("https://")
+    assert algorithm.gradient
+    assert algorithm.remains
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_and_weights_become_exactly_plus_or_minus_one(
+    algorithm: Algorithm, kind: str
+) -> None:
+    layer, x = make(algorithm, kind)
+    layer.eval()
+    for values in (
+        layer.binarizer.binarize_input(x),
+        layer.binarizer.binarize_weight(layer.weight),
+    ):
+        assert set(values.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_the_pure_functions_send_zero_to_plus_one(algorithm: Algorithm) -> None:
+    zeros = torch.tensor([0.0, -0.0])
+    assert algorithm.binarize_input(zeros).tolist() == [1.0, 1.0]
+    assert algorithm.binarize_weight(zeros).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stride_padding_dilation_groups_and_bias_are_honoured(
+    algorithm: Algorithm, kind: str
+) -> None:
+    layer, x = make(algorithm, kind)
+    layer.eval()
+    binarizer, bias = layer.binarizer, layer.bias
+    assert bias is not None
+    dots = by_hand(kind, binarizer.binarize_input(x), binarizer.binarize_weight(layer.weight))
+    alpha = binarizer.channel_scale(layer.weight)
+    alpha = torch.ones(6) if alpha is None else alpha
+    shape = (1, 6, *[1] * (dots.dim() - 2))
+    torch.testing.assert_close(layer(x), dots * alpha.view(shape) + bias.view(shape))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_bias_adds_nothing(algorithm: Algorithm, kind: str) -> None:
+    layer, x = make(algorithm, kind)
+    assert layer.bias is not None
+    with_bias = layer.eval()(x)
+    bias = layer.bias
+    layer.bias = None
+    expected = layer(x) + bias.detach().view(1, 6, *[1] * (x.dim() - 2))
+    torch.testing.assert_close(with_bias, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_finite_and_reach_everything_that_is_trained(
+    algorithm: Algorithm, kind: str
+) -> None:
+    layer, x = make(algorithm, kind)
+    x.requires_grad_()
+    layer.train()(x).square().sum().backward()
+    for name, tensor in [("x", x), *layer.named_parameters()]:
+        assert tensor.grad is not None, name
+        assert tensor.grad.isfinite().all(), name
+        assert tensor.grad.any(), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_is_kept(algorithm: Algorithm, kind: str, dtype: torch.dtype) -> None:
+    layer, x = make(algorithm, kind)
+    assert layer.to(dtype)(x.to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hardened_layer_equals_the_eval_forward(algorithm: Algorithm, kind: str) -> None:
+    layer, x = make(algorithm, kind)
+    expected = layer.eval()(x)
+    hard = harden(layer)
+    assert isinstance(hard, HardBinaryLayer)
+    assert set(hard.weight.unique().tolist()) == {-1.0, 1.0}
+    assert list(hard.parameters()) == []
+    # The same operations in the same order: not even rounding may differ.
+    assert torch.equal(hard(x), expected)
+
+
+def test_a_layer_survives_copying_and_its_state_dict(algorithm: Algorithm) -> None:
+    layer, x = make(algorithm, "conv2d")
+    other, _ = make(algorithm, "conv2d")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(layer.state_dict())
+    expected = layer.eval()(x)
+    assert torch.equal(other.eval()(x), expected)
+    assert torch.equal(copy.deepcopy(layer)(x), expected)
+
+
+def test_weights_have_the_names_of_the_float_layer(algorithm: Algorithm) -> None:
+    layer, _ = make(algorithm, "conv2d")
+    others = {name for name in layer.state_dict() if not name.startswith("binarizer.")}
+    assert others == set(torch.nn.Conv2d(4, 6, 3).state_dict())
+
+
+def test_what_is_learned_exists_before_the_first_forward(algorithm: Algorithm) -> None:
+    layer, x = make(algorithm, "conv2d")
+    before = {name for name, _ in layer.named_parameters()}
+    layer(x)
+    assert {name for name, _ in layer.named_parameters()} == before
+
+
+def test_the_epoch_hook_can_be_called_for_every_algorithm(algorithm: Algorithm) -> None:
+    layer, x = make(algorithm, "conv2d")
+    assert isinstance(layer.binarizer, Binarizer)
+    layer.binarizer.start_epoch(0, 10)
+    assert layer(x).isfinite().all()

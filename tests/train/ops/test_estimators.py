@@ -1,0 +1,70 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from bibench_train.ops.estimators import sign_clipped_ste, sign_polynomial
+
+ESTIMATORS = [sign_clipped_ste, sign_polynomial]
+
+
+def surrogate_polynomial(x: Tensor) -> Tensor:
+    """F of the reference, whose derivative the polynomial estimator claims to give."""
+    inner = torch.where(x < 0, x * x + 2 * x, 2 * x - x * x)
+    return torch.where(x < -1, -torch.ones_like(x), torch.where(x < 1, inner, torch.ones_like(x)))
+
+
+SURROGATES = {sign_clipped_ste: torch.nn.functional.hardtanh, sign_polynomial: surrogate_polynomial}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_gradient_is_the_derivative_of_the_surrogate(
+    estimator: Callable[[Tensor], Tensor],
+) -> None:
+    x = torch.linspace(-2, 2, 1601, dtype=torch.float64)
+    # At the kinks the derivative has two values, and the paper chooses one.
+    x = x[(x.abs() - 1).abs() > 1e-9].requires_grad_()
+    upstream = torch.randn_like(x)
+    (ours,) = torch.autograd.grad(estimator(x), x, upstream)
+    (theirs,) = torch.autograd.grad(SURROGATES[estimator](x), x, upstream)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_gradient_agrees_with_finite_differences_of_the_surrogate(
+    estimator: Callable[[Tensor], Tensor],
+) -> None:
+    x = torch.tensor([-1.7, -0.6, -0.1, 0.3, 0.9, 1.4], dtype=torch.float64, requires_grad=True)
+    (ours,) = torch.autograd.grad(estimator(x).sum(), x)
+    with torch.no_grad():
+        surrogate = SURROGATES[estimator]
+        numeric = (surrogate(x + 1e-6) - surrogate(x - 1e-6)) / 2e-6
+    torch.testing.assert_close(ours, numeric, rtol=0, atol=1e-8)
+
+
+def test_clipped_ste_passes_the_gradient_at_exactly_one() -> None:
+    x = torch.tensor([-1.0, 1.0], requires_grad=True)
+    sign_clipped_ste(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_upstream_gradient_is_left_as_it_was(estimator: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(8, requires_grad=True)
+    upstream = torch.randn(8)
+    before = upstream.clone()
+    torch.autograd.grad(estimator(x), x, upstream)
+    assert torch.equal(upstream, before)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_zero_binarizes_to_plus_one(estimator: Callable[[Tensor], Tensor]) -> None:
+    assert estimator(torch.tensor([0.0, -0.0])).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_integers_are_refused(estimator: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(TypeError, match="floating"):
+        estimator(torch.tensor([1]))
