@@ -74,6 +74,11 @@ class Agreement:
     flip_rate: float | None = None
     unexplained_flips: int | None = None
 
+    @property
+    def is_agreed(self) -> bool:
+        """Whether the top-1 answers are the same and no flip is left unexplained."""
+        return self.top1_agreement == 1.0 and not self.unexplained_flips
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -120,7 +125,23 @@ class Parity:
     @property
     def is_agreed(self) -> bool:
         """Whether every step gave the same top-1 answers and no flip is left unexplained."""
-        return self.top1_agreement == 1.0 and not self.unexplained_flips
+        return all(step.is_agreed for step in self.steps)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How the exported model answers the held-out images of its data set.
+
+    Attributes:
+        images: how many there are.
+        percent: of them that the target answers rightly.
+        same_answers: of them that the target answers as PyTorch does; None where the
+            source is no PyTorch model.
+    """
+
+    images: int
+    percent: float
+    same_answers: int | None
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,7 @@ class Model:
         is_untrained: whether it, or the model that it is the twin of, is known to be untrained.
         accuracy: percent, of the run that it was exported from; None when untrained.
         images: how many held-out images the accuracy is over.
+        held_out: how the exported file itself answers them; None where they were not at hand.
         fp32_accuracy: percent of the trained FP32 model in the same family, if there is one.
         twin: short id of its FP32 twin.
         size_ratio: bytes of the twin over its own bytes.
@@ -158,6 +180,7 @@ class Model:
     is_untrained: bool
     accuracy: float | None
     images: int | None
+    held_out: HeldOut | None
     fp32_accuracy: float | None
     twin: str | None
     input_shape: tuple[int, ...]
@@ -486,6 +509,7 @@ def _model(
         is_untrained=is_untrained,
         accuracy=source.get("accuracy") if has_accuracy else None,
         images=source.get("accuracy_images"),
+        held_out=_held_out(manifest),
         fp32_accuracy=fp32_accuracy,
         twin=twin.artifact if twin else None,
         input_shape=tuple(manifest["input"]["shape"]),
@@ -532,6 +556,13 @@ def _parity(manifest: Mapping[str, Any]) -> Parity | None:
         torch_to_onnx=_agreement(parity.get("torch_to_onnx")),
         onnx_to_target=_agreement(parity.get("onnx_to_target")),
     )
+
+
+def _held_out(manifest: Mapping[str, Any]) -> HeldOut | None:
+    accuracy = (manifest.get("verification") or {}).get("accuracy")
+    if not accuracy:
+        return None
+    return HeldOut(accuracy["images"], accuracy["target_percent"], accuracy.get("same_answers"))
 
 
 def _agreement(step: Mapping[str, Any] | None) -> Agreement | None:

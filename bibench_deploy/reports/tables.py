@@ -163,11 +163,13 @@ def size_table(report: Report) -> Table:
 
 
 def accuracy_table(report: Report) -> Table:
-    """Accuracy of the runs that the models were exported from; untrained ones have none."""
+    """Top-1 accuracy of each run, and of what was exported from it; untrained ones have none."""
     rows = tuple(
         (
             wording.name(model),
             wording.percent(model.accuracy),
+            wording.percent(model.held_out.percent if model.held_out else None),
+            wording.answers(model),
             UNTRAINED if model.is_untrained else wording.held_out(model),
         )
         for model in report.models
@@ -175,9 +177,9 @@ def accuracy_table(report: Report) -> Table:
     )
     return Table(
         title="Accuracy",
-        headers=("Model", "Top-1", "Measured on"),
+        headers=("Model", "PyTorch", "Exported", "Same answers", "Measured on"),
         rows=rows,
-        numeric=frozenset({1}),
+        numeric=frozenset({1, 2, 3}),
     )
 
 
@@ -197,7 +199,9 @@ def parity_table(report: Report) -> Table:
         for step, agreement in steps:
             if agreement is None:
                 continue
-            if agreement.top1_agreement != 1.0 or agreement.unexplained_flips:
+            # The top-1 answer of random weights means nothing, and one explained flip turns it.
+            is_doubtful = not agreement.is_agreed and not model.is_untrained
+            if is_doubtful or agreement.unexplained_flips:
                 flagged.add(len(rows))
             rows.append((wording.name(model), step, *_agreement_cells(agreement, model)))
     return Table(
@@ -270,8 +274,9 @@ def runtime_rows(report: Report) -> tuple[tuple[str, str], ...]:
 
 def _agreement_cells(agreement: Agreement, model: Model) -> tuple[str, ...]:
     inputs = model.parity.inputs if model.parity else None
+    is_random = model.is_untrained and not agreement.is_agreed
     return (
-        wording.fraction(agreement.top1_agreement),
+        "random weights" if is_random else wording.fraction(agreement.top1_agreement),
         wording.error_size(agreement.max_abs_error),
         wording.error_size(agreement.max_abs_error_same_signs),
         wording.fraction(agreement.flip_rate),

@@ -155,6 +155,14 @@ def held_out(model: Model) -> str:
     return f"{images} of {model.dataset}" if model.dataset else images
 
 
+def answers(model: Model) -> str:
+    """Say how many held-out images the exported file answers as PyTorch does."""
+    held_out = model.held_out
+    if held_out is None or held_out.same_answers is None:
+        return NOT_KNOWN
+    return f"{held_out.same_answers} of {held_out.images}"
+
+
 def name(model: Model) -> str:
     """The model's name in tables: an untrained one is never without the word."""
     return f"{model.title} (untrained)" if model.is_untrained else model.title

@@ -45,6 +45,7 @@ def _model(family: Family, model: Model) -> dict[str, Any]:
         "trained": model.is_trained,
         "accuracy": model.accuracy,
         "accuracy_images": model.images if model.accuracy is not None else None,
+        "held_out": asdict(model.held_out) if model.held_out else None,
         "input_shape": model.input_shape,
         "model_sha256": model.model_sha256,
         "size_bytes": model.size_bytes,

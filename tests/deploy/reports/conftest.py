@@ -65,6 +65,12 @@ def _header(**changes: Any) -> Record:
     } | changes
 
 
+def _held_out(accuracy: float | None) -> Record | None:
+    if accuracy is None:
+        return None
+    return {"images": 360, "target_percent": accuracy, "same_answers": 359}
+
+
 def _artifact(
     artifact: str,
     *,
@@ -131,6 +137,7 @@ def _artifact(
             "verification": {
                 "residency": {"intended": binary, "resident": binary},
                 "parity": parity,
+                "accuracy": _held_out(accuracy),
             },
             "findings": list(findings),
             "versions": {"bibench": "0.1.0"},

@@ -47,8 +47,24 @@ def test_an_untrained_model_stands_in_the_accuracy_table_without_a_number(demo):
     assert tables.accuracy_table(demo).rows[-1] == (
         "resnet18 reactnet (untrained)",
         "–",
+        "–",
+        "–",
         "untrained weights: latency and size only",
     )
+
+
+def test_the_exported_file_has_an_accuracy_of_its_own(demo):
+    rows = {row[0]: row for row in tables.accuracy_table(demo).rows}
+    assert rows["resnet20 reactnet"][1:4] == ("98.89 %", "98.89 %", "359 of 360")
+
+
+def test_random_weights_are_not_blamed_for_their_answers(write, header, artifact):
+    record = artifact("m", accuracy=None)
+    record["manifest"]["source"]["trained"] = False
+    record["manifest"]["verification"]["parity"]["onnx_to_target"]["top1_agreement"] = 0.5
+    table = tables.parity_table(build_report([write(header(), record)]))
+    assert table.flagged == set()
+    assert table.rows[-1][2] == "random weights"
 
 
 def test_parity_that_was_skipped_is_flagged(write, header, artifact):
