@@ -69,9 +69,8 @@ def load_run(run_dir: Path) -> tuple[nn.Module, RunInfo]:
         UnknownNameError: run.json names an architecture or algorithm that does not exist here.
     """
     info = read_run(run_dir)
-    weights = read_weights(run_dir, info)
     model = build_model(info)
-    _load(model, weights, run_dir / CHECKPOINT_FILE, info)
+    _load(model, read_weights(run_dir, info), run_dir / CHECKPOINT_FILE, info)
     return model.eval(), info
 
 
@@ -109,7 +108,15 @@ def read_weights(run_dir: Path, info: RunInfo) -> dict[str, Tensor]:
             f"{path} is damaged or not the one that run.json describes: sha256 {found[:12]}…, "
             f"expected {info.checkpoint_sha256[:12]}…; restore it, or train again"
         )
-    return _tensors(path, content)
+    weights = _tensors(path, content)
+    label = json.loads(_metadata(content).get("bibench", "{}"))
+    own = {"architecture": info.architecture, "algorithm": info.algorithm}
+    if label and label != own:
+        raise CheckpointError(
+            f"{path} holds {label.get('architecture')} ({label.get('algorithm')}), not "
+            f"{info.architecture} ({info.algorithm}) as run.json says; restore either file"
+        )
+    return weights
 
 
 def load_init(model: nn.Module, info: RunInfo, init_dir: Path) -> None:
@@ -147,10 +154,7 @@ def load_resume(run_dir: Path) -> tuple[RunInfo, dict[str, Tensor]]:
             f"{run_dir} has no {RESUME_FILE}, so nothing can be resumed; train without --resume"
         ) from error
     tensors = _tensors(path, content)
-    # safetensors reads metadata from a file only; its layout is a length, then JSON.
-    size = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-    return RunInfo.from_json(metadata.get("run", "null"), str(path)), tensors
+    return RunInfo.from_json(_metadata(content).get("run", "null"), str(path)), tensors
 
 
 def restore(
@@ -199,6 +203,13 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged: it is no safetensors file ({error}); restore it, or train again"
         ) from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    # safetensors reads metadata from files only; the layout is a length, then JSON.
+    size = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    return metadata
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], place: Path, info: RunInfo) -> None:

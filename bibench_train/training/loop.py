@@ -126,14 +126,14 @@ def _run_epochs(
     progress.start(info.name, info.epochs_done, epochs, steps)
     try:
         for epoch in range(info.epochs_done, epochs):
-            metrics, info = _run_epoch(model, optimizer, dataset, info, epoch, progress)
+            metrics, done = _run_epoch(model, optimizer, dataset, info, epoch, progress)
             # First, so that a kill in between leaves a line too many, which resuming drops.
             with (out / METRICS_FILE).open("a") as file:
                 file.write(json.dumps(asdict(metrics)) + "\n")
-            info = checkpoint.save(out, info, model, optimizer)
+            info = checkpoint.save(out, done, model, optimizer)
             progress.finish_epoch(metrics)
     except BaseException as error:
-        _leave_nothing_unfinished(out, info)
+        _leave_nothing_unfinished(out)
         if isinstance(error, TrainingStoppedError):
             raise TrainingStoppedError(f"{error}; {kept(out, info.epochs_done)}") from None
         raise
@@ -302,8 +302,8 @@ def _keep_metrics(out: Path, epochs: int) -> None:
         write_atomically(path, b"".join(lines[:epochs]))
 
 
-def _leave_nothing_unfinished(out: Path, info: RunInfo) -> None:
-    if info.epochs_done == 0:
+def _leave_nothing_unfinished(out: Path) -> None:
+    if not (out / checkpoint.RESUME_FILE).exists():
         (out / METRICS_FILE).unlink(missing_ok=True)
         # Not empty means that something else lies there, which is not ours to remove.
         with contextlib.suppress(OSError):

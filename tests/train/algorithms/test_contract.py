@@ -1,4 +1,4 @@
-"""What every algorithm promises; a new file in bibench_train/algorithms is tested here by itself."""
+"""What every algorithm promises; a new file in algorithms/ is tested here by itself."""
 
 import copy
 

@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bibench_train.errors import CheckpointError
+from bibench_train.training.evaluation import Accuracy
+from bibench_train.training.recipe import Recipe
+from bibench_train.training.run_info import RunInfo, read_run
+
+INFO = RunInfo(
+    name="resnet20-reactnet-digits",
+    architecture="resnet20",
+    architecture_options={"form": "cifar"},
+    algorithm="reactnet",
+    dataset="digits",
+    num_classes=10,
+    input_shape=(3, 32, 32),
+    init="runs/resnet20-fp32-digits",
+    recipe=Recipe(epochs=20, batch_size=32, learning_rate=0.002),
+    epochs_done=20,
+    accuracy=Accuracy(correct=356, images=360),
+    parameters=272474,
+    seconds_per_step=0.04,
+    checkpoint_sha256="0" * 64,
+    versions={"bibench": "0.1.0"},
+)
+
+
+def test_json_has_the_names_of_the_contract() -> None:
+    content = json.loads(INFO.to_json())
+    assert content["schema_version"] == 1
+    assert content["kind"] == "bibench-run"
+    assert content["architecture_options"] == {"form": "cifar"}
+    assert content["input_shape"] == [3, 32, 32]
+    assert content["recipe"] == {
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 0.002,
+        "optimizer": "adam",
+        "scheduler": "cosine",
+        "seed": 0,
+    }
+    assert content["accuracy"] == {
+        "percent": 98.89,
+        "correct": 356,
+        "images": 360,
+        "split": "test",
+    }
+
+
+def test_what_was_written_is_read_back() -> None:
+    assert RunInfo.from_json(INFO.to_json(), "here") == INFO
+
+
+def test_fields_of_later_versions_are_ignored() -> None:
+    content = json.loads(INFO.to_json()) | {"peak_memory_mib": 300}
+    assert RunInfo.from_json(json.dumps(content), "here") == INFO
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", "{}", INFO.to_json().replace('"algorithm"', '"algorythm"')]
+)
+def test_damaged_text_is_one_clear_error(text: str) -> None:
+    with pytest.raises(CheckpointError, match=r"^here: damaged, or not written by bibench train"):
+        RunInfo.from_json(text, "here")
+
+
+def test_another_schema_is_named() -> None:
+    text = INFO.to_json().replace('"schema_version": 1', '"schema_version": 7')
+    with pytest.raises(CheckpointError, match="schema 7, where bibench-run of schema 1"):
+        RunInfo.from_json(text, "here")
+
+
+def test_a_recipe_that_no_run_can_have_is_damage() -> None:
+    with pytest.raises(CheckpointError, match="epochs and batch_size are at least 1"):
+        RunInfo.from_json(INFO.to_json().replace('"epochs": 20', '"epochs": 0'), "here")
+
+
+def test_a_missing_folder_and_a_folder_without_run_say_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing is no folder"):
+        read_run(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=r"has no run\.json"):
+        read_run(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_run(tmp_path)
