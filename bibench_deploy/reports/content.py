@@ -509,7 +509,7 @@ def _model(
         is_untrained=is_untrained,
         accuracy=source.get("accuracy") if has_accuracy else None,
         images=source.get("accuracy_images"),
-        held_out=_held_out(manifest),
+        held_out=_held_out(manifest) if has_accuracy else None,
         fp32_accuracy=fp32_accuracy,
         twin=twin.artifact if twin else None,
         input_shape=tuple(manifest["input"]["shape"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -136,7 +137,7 @@ def _artifact(
             "layers": layers,
             "verification": {
                 "residency": {"intended": binary, "resident": binary},
-                "parity": parity,
+                "parity": copy.deepcopy(parity),
                 "accuracy": _held_out(accuracy),
             },
             "findings": list(findings),
