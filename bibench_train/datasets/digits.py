@@ -48,7 +48,7 @@ def load(data: Path | None = None) -> Dataset:
         name="digits",
         num_classes=10,
         fp32_recipe=Recipe(epochs=10, batch_size=64, learning_rate=2e-3),
-        binary_recipe=Recipe(epochs=15, batch_size=32, learning_rate=2e-3),
+        binary_recipe=Recipe(epochs=20, batch_size=32, learning_rate=2e-3),
         train_images=images[~is_held_out],
         train_labels=labels[~is_held_out],
         test_images=images[is_held_out],

@@ -1,6 +1,6 @@
 """A data set small enough to train a ResNet-20 on in a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -48,3 +48,16 @@ def fill_disk_after() -> Callable[[pytest.MonkeyPatch, int], None]:
         monkeypatch.setattr("bibench_train.training.atomic.os.fsync", fsync)
 
     return fill
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small networks are no faster on more threads, and far slower where the cores are shared."""
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

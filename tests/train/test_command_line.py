@@ -1,0 +1,179 @@
+"""`bibench train`, on a data set of 24 images."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bibench_deploy.cli import app as command_line
+from bibench_train import datasets
+from bibench_train.datasets._dataset import ImagesInMemory
+from bibench_train.training import Progress, read_run
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def bibench(tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "names", lambda: ("digits", "tiny"))
+    monkeypatch.setattr(datasets, "load", lambda *_: tiny)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(command_line.app, ["train", *arguments])
+
+    return run
+
+
+def test_alone_it_trains_the_default_and_says_what_it_picked(bibench: Run) -> None:
+    result = bibench("--dataset", "tiny", "--epochs", "1")
+    assert result.exit_code == 0, result.stderr
+    assert "training resnet20 reactnet on tiny from scratch" in result.stderr
+    assert "no resnet20 fp32 run on tiny found; --init names one" in result.stderr
+    assert "epoch 1/1" in result.stderr
+    assert result.stdout.startswith("runs/resnet20-reactnet-tiny: ")
+    assert result.stdout.count("\n") == 1
+    info = read_run(Path("runs/resnet20-reactnet-tiny"))
+    assert (info.architecture, info.algorithm, info.init) == ("resnet20", "reactnet", None)
+
+
+def test_a_second_run_takes_a_free_folder(bibench: Run) -> None:
+    for _ in range(2):
+        assert bibench("--dataset", "tiny", "--epochs", "1").exit_code == 0
+    assert {path.name for path in Path("runs").iterdir()} == {
+        "resnet20-reactnet-tiny",
+        "resnet20-reactnet-tiny-2",
+    }
+
+
+def test_a_binarized_run_starts_from_the_fp32_run_that_is_there(bibench: Run) -> None:
+    assert bibench("--dataset", "tiny", "--algorithm", "fp32", "--epochs", "1").exit_code == 0
+    result = bibench("--dataset", "tiny", "--epochs", "1")
+    assert "on tiny from runs/resnet20-fp32-tiny into" in result.stderr
+    assert read_run(Path("runs/resnet20-reactnet-tiny")).init == "runs/resnet20-fp32-tiny"
+    result = bibench("--dataset", "tiny", "--epochs", "1", "--init", "none", "--out", "scratch")
+    assert "from scratch into scratch" in result.stderr
+    assert read_run(Path("scratch")).init is None
+
+
+def test_without_a_run_the_shipped_fp32_model_is_the_start(bibench: Run) -> None:
+    assert bibench("--dataset", "tiny", "--algorithm", "fp32", "--epochs", "1").exit_code == 0
+    Path("models").mkdir()
+    shutil.move("runs/resnet20-fp32-tiny", "models/tiny-resnet20-fp32")
+    result = bibench("--dataset", "tiny", "--epochs", "1")
+    assert "from models/tiny-resnet20-fp32 into" in result.stderr
+
+
+def test_options_reach_the_recipe(bibench: Run) -> None:
+    result = bibench(
+        *("vgg_small", "--algorithm", "nope"),
+    )
+    assert result.exit_code == 2
+    result = bibench(
+        *("resnet20", "--algorithm", "bnn", "--dataset", "tiny", "--out", "here"),
+        *("--epochs", "2", "--batch-size", "4", "--lr", "0.01", "--seed", "3"),
+    )
+    assert result.exit_code == 0, result.stderr
+    recipe = read_run(Path("here")).recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.seed) == (2, 4, 0.01, 3)
+
+
+def test_json_is_alone_on_stdout(bibench: Run) -> None:
+    result = bibench("--dataset", "tiny", "--epochs", "1", "--json")
+    content = json.loads(result.stdout)
+    assert content["run_dir"] == "runs/resnet20-reactnet-tiny"
+    assert content["accuracy"] == round(100 * content["correct"] / content["images"], 2)
+
+
+class _InterruptedInEpoch2(Progress):
+    def step(self, epoch: int, loss: float) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_epoch_and_says_how_to_resume(
+    bibench: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("bibench_train.training.progress.stderr_progress", _InterruptedInEpoch2)
+        result = bibench("--dataset", "tiny", "--algorithm", "bnn")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "bibench: interrupted; epoch 1 is kept in runs/resnet20-bnn-tiny; continue with: "
+        "bibench train --resume --out runs/resnet20-bnn-tiny"
+    )
+    result = bibench("--resume", "--out", "runs/resnet20-bnn-tiny")
+    assert result.exit_code == 0, result.stderr
+    assert "resuming resnet20 bnn on tiny in runs/resnet20-bnn-tiny after epoch 1 of 3" in (
+        result.stderr
+    )
+    assert read_run(Path("runs/resnet20-bnn-tiny")).epochs_done == 3
+
+
+def test_resume_alone_takes_the_latest_run_that_fits(bibench: Run) -> None:
+    for algorithm in ("bnn", "bireal"):
+        bibench("--dataset", "tiny", "--algorithm", algorithm, "--epochs", "1")
+    assert "resuming resnet20 bireal" in bibench("--resume").stderr
+    assert "resuming resnet20 bnn" in bibench("--resume", "--algorithm", "bnn").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet21"], 'unknown architecture "resnet21" (did you mean "resnet20"?)'),
+        (["--algorithm", "reaktnet"], "one of: fp32, bireal, bnn, reactnet"),
+        (["--dataset", "digit"], 'unknown dataset "digit" (did you mean "digits"?)'),
+        (["--init", "nowhere"], "nowhere is no folder; a run is a folder written by bibench train"),
+        (["--resume"], "no run of this kind in runs/ can be resumed"),
+        (["--resume", "--out", "nowhere"], "nowhere has no resume.safetensors"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_exit_code_2(
+    bibench: Run, arguments: list[str], message: str
+) -> None:
+    result = bibench(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("bibench: ")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--lr", "0"], ["--resume", "--init", "a"]])
+def test_options_that_make_no_sense_are_refused(bibench: Run, arguments: list[str]) -> None:
+    assert bibench(*arguments).exit_code == 2
+
+
+def test_a_taken_folder_is_refused_with_both_ways_out(bibench: Run) -> None:
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    result = bibench("--dataset", "tiny", "--out", "taken")
+    assert result.exit_code == 2
+    assert "continue the run in it with --resume, or choose another --out" in result.stderr
+
+
+def test_list_shows_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    runner = CliRunner()
+    shown = runner.invoke(command_line.app, ["train", "--list"]).stdout
+    listed = json.loads(runner.invoke(command_line.app, ["train", "--list", "--json"]).stdout)
+    names = [row["name"] for rows in listed.values() for row in rows]
+    assert {"resnet20", "vgg_small", "bireal", "bnn", "reactnet", "cifar10", "digits"} <= set(names)
+    assert all(name in shown for name in names)
+
+
+def test_help_has_an_example_and_loads_no_torch() -> None:
+    code = (
+        "import sys; from bibench_deploy.cli.app import app\n"
+        "try: app(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Example: bibench train resnet20 --algorithm bireal" in done.stdout
