@@ -129,16 +129,25 @@ def _probe(
     if not is_high[steps:].all() or not is_low[: steps - 1].all():
         return None
     # Everything below `steps - 1` is low; that probe itself is low, or sits on the threshold.
-    if not is_low[steps - 1]:
-        return Binarization(source, result, tuple(nodes), low, high,
-                            float(outputs[steps - 1]), float(_PROBES[steps - 1]))  # fmt: skip
-    first_high = _bisect(run, _PROBES[steps - 1], _PROBES[steps], np.float32(high))
+    threshold = _PROBES[steps - 1]
+    if is_low[steps - 1]:
+        threshold = _bisect(run, threshold, _PROBES[steps], np.float32(high))
     # A step between −1e-38 and 1e-38 is a step at zero: denormal numbers are not compared.
-    if abs(first_high) < np.finfo(np.float32).tiny:
-        first_high = np.float32(0)
-    return Binarization(source, result, tuple(nodes), low, high,
-                        float(run(np.array([first_high], np.float32))[0]),
-                        float(first_high))  # fmt: skip
+    if abs(threshold) < np.finfo(np.float32).tiny:
+        threshold, at_threshold = np.float32(0), outputs[len(_PROBES) // 2]
+    else:
+        # Two steps that lie close together pass the probes: look at the threshold's neighbours.
+        neighbours = _float_of(_ordered(threshold) + np.arange(-2, 2))
+        two_below, below, here, above = run(neighbours)
+        at_threshold, is_single = here, above == high
+        if below != low:
+            threshold, at_threshold = neighbours[1], below
+            is_single = two_below == low and here == high
+        if not is_single:
+            return None
+    return Binarization(
+        source, result, tuple(nodes), low, high, float(at_threshold), float(threshold)
+    )
 
 
 def _bisect(

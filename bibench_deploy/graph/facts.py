@@ -180,10 +180,13 @@ def _weight_of(node: ir.Node) -> npt.NDArray[np.float32] | None:
     array = constant_of(node.inputs[1])
     if array is None or array.dtype != np.float32 or array.ndim < 2:
         return None
+    if len(node.inputs) > 2 and node.inputs[2] is not None and constant_of(node.inputs[2]) is None:
+        return None  # the bias is computed: no pass could move it
     weight: npt.NDArray[np.float32] = array.astype(np.float32, copy=False)
     if node.op_type == "Conv":
         return weight
-    if weight.ndim != 2 or node.attributes.get_int("transA"):
+    has_factors = any(node.attributes.get_float(name, 1.0) != 1 for name in ("alpha", "beta"))
+    if weight.ndim != 2 or node.attributes.get_int("transA") or has_factors:
         return None
     return weight if node.attributes.get_int("transB") else weight.T
 

@@ -29,6 +29,7 @@ def fold_constants(model: ir.Model) -> bool:
     """
     graph = model.graph
     is_changed = _resolve_static_nodes(graph)
+    is_changed = _shrink_where_operands(graph) or is_changed
     foldable = _constant_nodes(graph)
     if not foldable:
         return is_changed
@@ -41,7 +42,7 @@ def fold_constants(model: ir.Model) -> bool:
     ]
     arrays = evaluate(model, foldable, [], results, [])
     for value, array in zip(results, arrays, strict=True):
-        constant = _initializer(graph, f"{value.name}_folded", _shrink_uniform(array, value))
+        constant = _initializer(graph, f"{value.name}_folded", array)
         value.replace_all_uses_with(constant, replace_graph_outputs=True)
     for node in reversed(foldable):
         graph.remove(node, safe=True)
@@ -195,19 +196,25 @@ def _size_bytes(value: ir.Value) -> int:
     return int(np.prod(value.shape.numpy())) * 4
 
 
-def _shrink_uniform(array: npt.NDArray[np.generic], value: ir.Value) -> npt.NDArray[np.generic]:
-    """Bring a tensor of one repeated number back to a scalar, where only a Where picks from it."""
-    if array.size <= 1 or value.is_graph_output():
-        return array
-    # Safe only where the condition alone decides the output's shape.
-    if not all(
-        use.node.op_type == "Where" and use.node.inputs[0].shape == use.node.outputs[0].shape
-        for use in value.uses()
-        if use.node.inputs[0] is not None
-    ):
-        return array
-    first = array.flat[0]
-    return np.asarray(first) if (array == first).all() else array
+def _shrink_where_operands(graph: ir.Graph) -> bool:
+    """Bring a tensor of one repeated number back to a scalar, where a Where picks from it."""
+    is_changed = False
+    for node in graph:
+        if node.op_type != "Where" or node.inputs[0] is None:
+            continue
+        # Safe only where the condition alone decides the output's shape.
+        shape = node.inputs[0].shape
+        if shape is None or not shape.is_static() or shape != node.outputs[0].shape:
+            continue
+        for index in (1, 2):
+            array = constant_of(node.inputs[index])
+            if array is None or array.size <= 1 or not (array == array.flat[0]).all():
+                continue
+            name = f"{node.outputs[0].name}_choice_{index}"
+            scalar = _initializer(graph, name, np.asarray(array.flat[0]))
+            node.replace_input_with(index, scalar)
+            is_changed = True
+    return is_changed
 
 
 def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:

@@ -77,6 +77,8 @@ def _read(path: Path) -> ir.Model:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"{path}: fails the ONNX checker: {_first_line(error)}") from error
     try:
+        # Weights beside the file, as torch.onnx.export keeps them, come inside.
+        onnx.load_external_data_for_model(proto, str(path.parent))
         return ir.serde.deserialize_model(proto)
     except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
         raise GraphError(f"{path}: cannot be read: {_first_line(error)}") from error
@@ -101,10 +103,10 @@ def _fix_batch(model: ir.Model, path: Path) -> None:
                 f'{path}: input "{value.name}" has dynamic sizes ({", ".join(dynamic)}); '
                 "export the model with fixed sizes"
             )
-        if not isinstance(value.shape[0], int):
+        if value.shape[0] != 1:
             value.shape = ir.Shape([1, *list(value.shape)[1:]])
             for other in [*graph.outputs, *(out for node in graph for out in node.outputs)]:
-                other.shape = None  # stale: it still names the dynamic batch
+                other.shape = None  # stale: it still names the old batch
 
 
 def _drop_dropout(model: ir.Model) -> None:

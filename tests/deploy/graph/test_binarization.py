@@ -1,0 +1,285 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bibench_deploy.graph.binarization import Binarization, binary_weight, find_binarization
+
+CONSTANTS = {
+    "zero": 0.0, "one": 1.0, "minus": -1.0, "two": 2.0, "half": 0.5, "hundredth": 0.01,
+    "big": 10000.0, "five": 5.0,
+}  # fmt: skip
+
+# Name: (graph from x to y, what exactly 0 becomes).
+SIGNS = {
+    "sign": ("y = Sign(x)", 0.0),
+    "x >= 0": ("g = GreaterOrEqual(x, zero)  y = Where(g, one, minus)", 1.0),
+    "x < 0": ("l = Less(x, zero)  y = Where(l, minus, one)", 1.0),
+    "0 <= x": ("g = LessOrEqual(zero, x)  y = Where(g, one, minus)", 1.0),
+    "x > 0": ("g = Greater(x, zero)  y = Where(g, one, minus)", -1.0),
+    "not x < 0": ("l = Less(x, zero)  n = Not(l)  y = Where(n, one, minus)", 1.0),
+    "cast, times two, minus one": (
+        "g = Greater(x, zero)  f = Cast<to=1>(g)  t = Mul(f, two)  y = Sub(t, one)", -1.0),
+    "cast of x >= 0": (
+        "g = GreaterOrEqual(x, zero)  f = Cast<to=1>(g)  t = Mul(two, f)  y = Add(t, minus)", 1.0),
+    "sign - clip + clip": (
+        "s = Sign(x)  c = Clip(x, minus, one)  d = Sub(s, c)  y = Add(d, c)", 0.0),
+    "clip + (sign - clip)": (
+        "s = Sign(x)  c = Clip(x, minus, one)  d = Sub(s, c)  y = Add(c, d)", 0.0),
+    "clip before sign, then sign - clip + clip": (
+        "c = Clip(x, minus, one)  s = Sign(c)  d = Sub(s, c)  y = Add(d, c)", 0.0),
+    "sign, equal, where": (
+        "s = Sign(x)  e = Equal(s, zero)  y = Where(e, one, s)", 1.0),
+    "piecewise polynomial": ("""
+        s = Sign(x)
+        b1 = Less(x, minus)  m1 = Cast<to=1>(b1)  k1 = Sub(one, m1)
+        b2 = Less(x, zero)   m2 = Cast<to=1>(b2)  k2 = Sub(one, m2)
+        b3 = Less(x, one)    m3 = Cast<to=1>(b3)  k3 = Sub(one, m3)
+        q = Mul(x, x)  t = Mul(x, two)  up = Add(q, t)  n = Neg(q)  down = Add(n, t)
+        a1 = Mul(minus, m1)  c1 = Mul(up, k1)  o1 = Add(a1, c1)
+        a2 = Mul(o1, m2)  c2 = Mul(down, k2)  o2 = Add(a2, c2)
+        a3 = Mul(o2, m3)  c3 = Mul(one, k3)  o3 = Add(a3, c3)
+        d = Sub(s, o3)  y = Add(d, o3)""", 0.0),
+}  # fmt: skip
+
+
+@pytest.fixture
+def find(make_graph):
+    """find(nodes from x to y, **constants): what is found for y of a four-channel map."""
+
+    def run(nodes: str, **constants: object) -> Binarization | None:
+        text = f"g (float[1,4,3,3] x) => (float[1,4,3,3] y) {{ {nodes} }}"
+        model = make_graph(text, **{**CONSTANTS, **constants})
+        found = find_binarization(model, model.graph.outputs[0])
+        if found is not None:
+            assert found.result is model.graph.outputs[0]
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("form", SIGNS)
+def test_a_sign_is_recognised_by_what_it_computes(form, find) -> None:
+    nodes, at_zero = SIGNS[form]
+    found = find(nodes)
+    assert found is not None
+    assert (found.low, found.high, found.threshold, found.at_threshold) == (-1, 1, 0, at_zero)
+    assert found.is_sign
+    assert found.source.name == ("c" if form.startswith("clip before sign") else "x")
+
+
+def test_the_shortest_slice_is_the_binarization(find) -> None:
+    found = find("c = Clip(x, minus, one)  s = Sign(c)  y = Mul(s, two)")
+    assert found is not None
+    assert found.source.name == "c"
+    assert [node.op_type for node in found.nodes] == ["Sign", "Mul"]
+    assert (found.low, found.high, found.is_sign) == (-2, 2, True)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "h = Tanh(x)  y = Sign(h)",
+        "s = Sign(x)  h = Add(s, hundredth)  y = Sign(h)",
+        "c = Clip(x, minus, one)  d = Div(c, half)  h = Clip(d, minus, one)  y = Sign(h)",
+    ],
+)
+def test_what_comes_before_a_sign_is_no_part_of_it(nodes, find) -> None:
+    found = find(nodes)
+    assert found is not None
+    assert (found.source.name, found.is_sign) == ("h", True)
+
+
+def test_the_slice_is_in_the_order_in_which_it_runs(find) -> None:
+    nodes, _ = SIGNS["piecewise polynomial"]
+    found = find(nodes)
+    assert found is not None
+    seen = {found.source}
+    for node in found.nodes:
+        assert all(value in seen or value.const_value is not None for value in node.inputs)
+        seen.update(node.outputs)
+
+
+NO_SIGNS = {
+    "clip alone": "y = Clip(x, minus, one)",
+    "round": "y = Round(x)",
+    "steep tanh": "m = Mul(x, five)  y = Tanh(m)",
+    "very steep clip": "m = Mul(x, big)  y = Clip(m, minus, one)",
+    "relu": "y = Relu(x)",
+    "identity": "y = Mul(x, five)",
+    "constant": "z = Mul(x, zero)  y = Add(z, one)",
+    "two steps": (
+        "a = Greater(x, half)  b = Less(x, minus)  c = Where(b, minus, zero)  y = Where(a, one, c)"
+    ),
+    "two steps close together": (
+        "a = Greater(x, p60)  b = Greater(x, p65)  c = Where(b, one, zero)  y = Where(a, c, minus)"
+    ),
+    "two steps on either side of 0.5": (
+        "a = Greater(x, p45)  b = Greater(x, p55)  c = Where(b, one, zero)  y = Where(a, c, minus)"
+    ),
+    "a bump": "a = Greater(x, half)  b = Less(x, minus)  g = Or(a, b)  y = Where(g, one, minus)",
+    "two bits": "m = Mul(x, two)  r = Round(m)  c = Clip(r, minus, two)  y = Mul(c, half)",
+    "magnitude": "y = Abs(x)",
+    "exp is no operator of a binarization": "s = Sign(x)  y = Exp(s)",
+}
+
+
+@pytest.mark.parametrize("form", NO_SIGNS)
+def test_what_takes_other_than_two_values_is_no_binarization(form, find) -> None:
+    assert find(NO_SIGNS[form], p45=0.45, p55=0.55, p60=0.6, p65=0.65) is None
+
+
+def test_a_product_of_two_inputs_is_no_binarization(make_graph) -> None:
+    model = make_graph(
+        "g (float[1,4] x, float[1,4] z) => (y) { a = Sign(x)  b = Sign(z)  y = Mul(a, b) }"
+    )
+    assert find_binarization(model, model.graph.outputs[0]) is None
+
+
+def test_two_functions_of_one_tensor_are_followed_to_that_tensor(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4] x) => (float[1,4] y) {
+            h = Relu(x)  s = Sign(h)  c = Clip(h, minus, one)  d = Sub(s, c)  y = Add(d, c) }""",
+        minus=-1.0,
+        one=1.0,
+    )
+    # Sign after ReLU never gives −1: on reals it is a sign of h with zeros, and no step of x.
+    found = find_binarization(model, model.graph.outputs[0])
+    assert found is not None
+    assert found.source.name == "h"
+
+
+def test_a_shift_per_channel_is_no_part_of_the_slice(find) -> None:
+    found = find("h = Add(x, shift)  y = Sign(h)", shift=np.arange(4.0).reshape(1, 4, 1, 1))
+    assert found is not None
+    assert found.source.name == "h"
+
+
+def test_choices_written_as_full_tensors_are_recognised(find) -> None:
+    ones = np.ones((1, 4, 3, 3), np.float32)
+    found = find("g = GreaterOrEqual(x, zero)  y = Where(g, ones, less)", ones=ones, less=-ones)
+    assert found is not None
+    assert found.is_sign
+
+
+def test_choices_that_differ_by_channel_are_no_binarization(find) -> None:
+    rows = np.arange(1.0, 5).reshape(1, 4, 1, 1)
+    assert (
+        find("g = GreaterOrEqual(x, zero)  y = Where(g, rows, less)", rows=rows, less=-rows) is None
+    )
+
+
+@pytest.mark.parametrize("dtype", [10, 11])
+def test_a_sign_in_other_precision_is_not_taken_for_float32(find, dtype) -> None:
+    found = find(f"h = Cast<to={dtype}>(x)  s = Sign(h)  y = Cast<to=1>(s)")
+    assert found is None or found.source.name == "x"
+
+
+def test_falling_steps_are_found_but_are_no_sign(find) -> None:
+    found = find("s = Sign(x)  y = Neg(s)")
+    assert found is not None
+    assert (found.low, found.high, found.is_sign) == (1, -1, False)
+
+
+def test_zero_and_one_are_two_values_but_no_sign(find) -> None:
+    found = find("g = Greater(x, zero)  y = Cast<to=1>(g)")
+    assert found is not None
+    assert (found.low, found.high, found.is_sign) == (0, 1, False)
+
+
+def test_rounding_has_its_step_above_a_half(find) -> None:
+    found = find("a = Add(x, one)  h = Mul(a, half)  c = Clip(h, zero, one)  r = Round(c)"
+                 "  t = Mul(r, two)  y = Sub(t, one)")  # fmt: skip
+    assert found is not None
+    assert (found.source.name, found.threshold) == (
+        "h",
+        np.nextafter(np.float32(0.5), np.float32(1)),
+    )
+    assert not found.is_sign
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    threshold=st.floats(-500, 500, width=32).filter(lambda number: abs(number) > 1e-30),
+    low=st.sampled_from([-1.0, -0.25]),
+)
+def test_any_threshold_is_found_to_the_last_bit(make_graph, threshold, low) -> None:
+    model = make_graph(
+        "g (float[1,4] x) => (float[1,4] y) { g = GreaterOrEqual(x, t)  y = Where(g, high, low) }",
+        t=threshold,
+        low=low,
+        high=-low,
+    )
+    found = find_binarization(model, model.graph.outputs[0])
+    assert found is not None
+    assert (found.threshold, found.at_threshold) == (threshold, -low)
+    assert not found.is_sign
+
+
+@pytest.mark.parametrize("threshold", [0.3, -7.3])
+def test_the_step_of_a_strict_comparison_is_the_next_number(make_graph, threshold) -> None:
+    model = make_graph(
+        "g (float[1,4] x) => (float[1,4] y) { g = Greater(x, t)  y = Where(g, one, minus) }",
+        t=threshold,
+        one=1.0,
+        minus=-1.0,
+    )
+    found = find_binarization(model, model.graph.outputs[0])
+    assert found is not None
+    assert found.threshold == np.nextafter(np.float32(threshold), np.float32(np.inf))
+    assert found.at_threshold == 1
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3, -7.3])
+def test_a_third_value_on_the_threshold_is_told(make_graph, threshold) -> None:
+    model = make_graph(
+        """g (float[1,4] x) => (float[1,4] y) {
+            g = Greater(x, t)  e = Equal(x, t)
+            h = Where(e, zero, minus)  y = Where(g, one, h) }""",
+        t=threshold,
+        zero=0.0,
+        one=1.0,
+        minus=-1.0,
+    )
+    found = find_binarization(model, model.graph.outputs[0])
+    assert found is not None
+    assert (found.threshold, found.at_threshold) == (np.float32(threshold), 0)
+
+
+signs_of = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=4, max_side=5),
+    elements=st.sampled_from([-1.0, 1.0]),
+)
+magnitudes = st.floats(2.0**-100, 2.0**100, width=32)
+
+
+@given(signs=signs_of, data=st.data(), axis=st.sampled_from([0, 1]))
+def test_signs_times_one_magnitude_per_channel_come_apart_again(signs, data, axis) -> None:
+    scale = np.array(
+        data.draw(st.lists(magnitudes, min_size=signs.shape[axis], max_size=signs.shape[axis])),
+        np.float32,
+    )
+    shape = [1] * signs.ndim
+    shape[axis] = -1
+    parts = binary_weight(signs * scale.reshape(shape), axis)
+    assert parts is not None
+    np.testing.assert_array_equal(parts[0], signs)
+    np.testing.assert_array_equal(parts[1], scale)
+
+
+@given(signs=signs_of, data=st.data(), other=st.sampled_from([0.0, 2.0, np.nan, np.inf]))
+def test_one_other_element_makes_a_weight_float(signs, data, other) -> None:
+    if signs[0].size == 1 and other == 2:
+        other = 0.0  # a channel of one element has one magnitude, whatever it is
+    weight = signs.copy()
+    weight[tuple(data.draw(st.integers(0, side - 1)) for side in signs.shape)] = other
+    assert binary_weight(weight) is None
+
+
+def test_one_unit_in_the_last_place_makes_a_weight_float() -> None:
+    weight = np.full((2, 3, 3, 3), 0.1, np.float32)
+    assert binary_weight(weight) is not None
+    weight[1, 2, 0, 1] = np.nextafter(np.float32(0.1), np.float32(1))
+    assert binary_weight(weight) is None
