@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from bibench_deploy.graph.facts import BinaryConv, binary_convs
 
@@ -20,11 +21,16 @@ def canonical_binarization(model: ir.Model) -> None:
     """Apply the pass to `model`, in place."""
     graph = model.graph
     signs: dict[ir.Value, ir.Value] = {}
+    # A layer may binarize what a layer before it gave, and that has moved behind its scale.
+    moved: dict[ir.Value, ir.Value] = {}
     for conv in binary_convs(model):
         source = conv.binarization.source
+        source = moved.get(source, source)
         if source not in signs:
             signs[source] = _insert_sign(graph, conv.node, source)
-        _rewrite(graph, conv, signs[source])
+        moved[conv.node.outputs[0]] = _rewrite(graph, conv, signs[source])
+    # The old signs have no reader left; they would still count as readers of their source.
+    RemoveUnusedNodesPass()(model)
 
 
 def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
@@ -58,7 +64,8 @@ def _insert_sign(graph: ir.Graph, before: ir.Node, source: ir.Value) -> ir.Value
     return select.outputs[0]
 
 
-def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> None:
+def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> ir.Value:
+    """Rewrite one layer; gives the value that holds what its output held."""
     node, facts = conv.node, conv.facts
     is_transposed = facts.kind == "linear" and not node.attributes.get_int("transB")
     weight = conv.weight.T if is_transposed else conv.weight
@@ -71,9 +78,9 @@ def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> None:
         pads = (facts.pads[1], facts.pads[3]) if is_flat else facts.pads
         node.attributes["pads"] = ir.AttrInt64s("pads", list(pads))
     magnitude = conv.magnitude * np.float32(abs(conv.binarization.high))
-    if (magnitude == 1).all():
-        return
     output = node.outputs[0]
+    if (magnitude == 1).all():
+        return output
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         # The scale belongs to the product alone: the bias moves behind it.
@@ -95,3 +102,4 @@ def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> None:
     output.replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
     scaled.replace_input_with(0, output)
     graph.insert_after(node, added)
+    return last.outputs[0]
