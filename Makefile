@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) and print("$(name)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format bench models clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(READY) ## rewrite the sources as the formatter wants them
 
 bench: $(READY) ## measure the promises on speed and memory; prints figures, never fails
 	$(BIN)/python -m benchmarks
+
+models: $(READY) ## train the small checkpoints that models/ ships
+	$(BIN)/python models/train_models.py
 
 clean: ## remove what the commands above made, the environment included
 	rm -rf $(VENV) demo out runs results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

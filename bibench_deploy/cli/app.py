@@ -10,10 +10,12 @@ import typer
 from typer.core import TyperGroup
 
 from bibench_deploy.cli import demo, export, lint, profile, report, train
-from bibench_deploy.errors import DeployError
+from bibench_deploy.errors import DeployError, MissingExtraError
 
 EXIT_FINDINGS = 1
 EXIT_FAILED = 2
+# Which extra of bibench brings a package that a command may find missing.
+_EXTRAS = {"matplotlib": "plots", "onnxscript": "train", "safetensors": "train", "torch": "train"}
 
 
 class _OneLineErrors(TyperGroup):
@@ -29,6 +31,11 @@ class _OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except (DeployError, TrainError) as error:
             message = " ".join(str(error).split())
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRAS:
+                raise
+            missing = MissingExtraError("this command", error.name, _EXTRAS[error.name])
+            message = str(missing)
         except KeyboardInterrupt:
             message = "interrupted; finished files were kept, half-written ones removed"
         except OSError as error:

@@ -35,6 +35,9 @@ def demo(
 
     Writes demo/report.html and demo/report.json. Example: [bold]bibench demo[/bold]
     """
+    from bibench_train import threads as torch_threads
+
+    torch_threads.wait_briefly()  # before anything imports torch
     from bibench_deploy.cli.profile import parse_threads
     from bibench_deploy.export.pipeline import export_source
     from bibench_deploy.export.source import resolve_source
