@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +67,7 @@ def demo(
             target="lce",
             out=out / "out" / f"{source.name}-lce",
             baseline=source.facts["algorithm"] != "fp32",
+            progress=partial(_say_phase, source.name),
         )
         exports.append(artifact)
         say(summary(artifact).rstrip())
@@ -124,6 +126,10 @@ def untrained_resnet18() -> Source:
     return Source(
         "callable", f"{name}-{ALGORITHM}-untrained", facts, model=model, input_shape=(3, size, size)
     )
+
+
+def _say_phase(name: str, phase: str) -> None:
+    say(f"  {name}: {phase}")
 
 
 def _step(number: int, what: str) -> None:

@@ -158,6 +158,12 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     return tuple(value.shape.numpy())
 
 
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The one node that reads a value; None where several do, or the graph gives it out."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
 def _binary_convs(model: ir.Model) -> Iterator[BinaryConv]:
     for node in model.graph:
         if node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -246,9 +252,9 @@ def _describe(
     if input_factor is not None:
         scale, factor = Granularity.DYNAMIC, input_factor
     scale = _coarser(scale, _granularity_of_magnitude(magnitude * abs(binarization.high)))
-    reader = _only_reader(end)
+    reader = only_reader(end)
     if reader is not None and reader.op_type == "Add" and _constant_operand(reader) is not None:
-        reader = _only_reader(reader.outputs[0])
+        reader = only_reader(reader.outputs[0])
     facts = BinaryConvFacts(
         name=node.name or output.name or "",
         kind=kind,
@@ -313,7 +319,7 @@ def _scales_after(
     """
     nodes: list[ir.Node] = []
     granularity = Granularity.NONE
-    while (reader := _only_reader(value)) is not None and reader.op_type in ("Mul", "Div"):
+    while (reader := only_reader(value)) is not None and reader.op_type in ("Mul", "Div"):
         if reader.op_type == "Div" and reader.inputs[0] is not value:
             break
         constant = _constant_operand(reader)
@@ -324,11 +330,6 @@ def _scales_after(
         nodes.append(reader)
         value = reader.outputs[0]
     return nodes, granularity, None, value
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _constant_operand(node: ir.Node) -> npt.NDArray[np.generic] | None:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.graph.initializer import add_initializer
+
 # Folding must not make a small file huge: an Expand of one number to a feature map, say.
 LARGEST_FOLDED_BYTES = 64 * 2**20
 _UNFOLDABLE = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
@@ -42,7 +44,7 @@ def fold_constants(model: ir.Model) -> bool:
     ]
     arrays = evaluate(model, foldable, [], results, [])
     for value, array in zip(results, arrays, strict=True):
-        constant = _initializer(graph, f"{value.name}_folded", array)
+        constant = add_initializer(graph, f"{value.name}_folded", array)
         value.replace_all_uses_with(constant, replace_graph_outputs=True)
     for node in reversed(foldable):
         graph.remove(node, safe=True)
@@ -151,7 +153,7 @@ def _resolve_static_nodes(graph: ir.Graph) -> bool:
             start = node.attributes.get_int("start", 0)
             end = node.attributes.get_int("end", len(source.shape))
             sizes = np.array(source.shape.numpy()[start:end], dtype=np.int64)
-            constant = _initializer(graph, f"{node.outputs[0].name}_static", sizes)
+            constant = add_initializer(graph, f"{node.outputs[0].name}_static", sizes)
             node.outputs[0].replace_all_uses_with(constant, replace_graph_outputs=True)
             graph.remove(node, safe=True)
             is_changed = True
@@ -211,16 +213,7 @@ def _shrink_where_operands(graph: ir.Graph) -> bool:
             if array is None or array.size <= 1 or not (array == array.flat[0]).all():
                 continue
             name = f"{node.outputs[0].name}_choice_{index}"
-            scalar = _initializer(graph, name, np.asarray(array.flat[0]))
+            scalar = add_initializer(graph, name, np.asarray(array.flat[0]))
             node.replace_input_with(index, scalar)
             is_changed = True
     return is_changed
-
-
-def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value

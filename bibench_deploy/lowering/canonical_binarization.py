@@ -10,11 +10,11 @@ what exactly 0 becomes: here always +1.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from bibench_deploy.graph.facts import BinaryConv, binary_convs
+from bibench_deploy.graph.initializer import add_initializer
 
 
 def canonical_binarization(model: ir.Model) -> None:
@@ -33,26 +33,10 @@ def canonical_binarization(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-    """Add an initializer under a name that the graph does not use yet."""
-    unique, number = name, 1
-    while unique in graph.initializers:
-        unique, number = f"{name}_{number}", number + 1
-    tensor = ir.tensor(array, name=unique)
-    value = ir.Value(
-        name=unique,
-        shape=ir.Shape(list(array.shape)),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
-
-
 def _insert_sign(graph: ir.Graph, before: ir.Node, source: ir.Value) -> ir.Value:
-    zero = constant(graph, "sign_threshold", np.zeros((), np.float32))
-    high = constant(graph, "sign_high", np.ones((), np.float32))
-    low = constant(graph, "sign_low", -np.ones((), np.float32))
+    zero = add_initializer(graph, "sign_threshold", np.zeros((), np.float32))
+    high = add_initializer(graph, "sign_high", np.ones((), np.float32))
+    low = add_initializer(graph, "sign_low", -np.ones((), np.float32))
     compare = ir.node("GreaterOrEqual", [source, zero], name=f"{source.name}_is_positive")
     select = ir.node("Where", [compare.outputs[0], high, low], name=f"{source.name}_sign")
     compare.outputs[0].name = f"{source.name}_is_positive"
@@ -70,7 +54,9 @@ def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> ir.Value:
     is_transposed = facts.kind == "linear" and not node.attributes.get_int("transB")
     weight = conv.weight.T if is_transposed else conv.weight
     node.replace_input_with(0, signs)
-    node.replace_input_with(1, constant(graph, f"{facts.name}_signs", np.ascontiguousarray(weight)))
+    node.replace_input_with(
+        1, add_initializer(graph, f"{facts.name}_signs", np.ascontiguousarray(weight))
+    )
     if facts.kind == "conv":
         node.attributes.pop("auto_pad", None)
         # A one-dimensional convolution keeps its two amounts: left and right.
@@ -86,13 +72,13 @@ def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> ir.Value:
         # The scale belongs to the product alone: the bias moves behind it.
         node.resize_inputs(2)
     trailing = (1,) * (len(facts.output_shape) - 2)
-    scale = constant(graph, f"{facts.name}_scale", magnitude.reshape(1, -1, *trailing))
+    scale = add_initializer(graph, f"{facts.name}_scale", magnitude.reshape(1, -1, *trailing))
     scaled = ir.node("Mul", [output, scale], name=f"{facts.name}_scaled")
     last = scaled
     added = [scaled]
     if bias is not None:
         array = bias.const_value.numpy() if bias.const_value is not None else np.zeros(1)
-        offset = constant(graph, f"{facts.name}_offset", array.reshape(1, -1, *trailing))
+        offset = add_initializer(graph, f"{facts.name}_offset", array.reshape(1, -1, *trailing))
         last = ir.node("Add", [scaled.outputs[0], offset], name=f"{facts.name}_biased")
         added.append(last)
     for new in added:

@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bibench_deploy.graph.facts import binary_convs
+from bibench_deploy.graph.initializer import add_initializer
 from bibench_deploy.graph.load import normalize
-from bibench_deploy.lowering.canonical_binarization import constant
 
 
 def float_twin(model: ir.Model) -> None:
@@ -30,6 +30,6 @@ def float_twin(model: ir.Model) -> None:
         scaled = weight.const_value.numpy() / np.float32(terms)
         conv.node.replace_input_with(0, conv.binarization.source)
         conv.node.replace_input_with(
-            1, constant(model.graph, f"{conv.facts.name}_float", scaled.astype(np.float32))
+            1, add_initializer(model.graph, f"{conv.facts.name}_float", scaled.astype(np.float32))
         )
     normalize(model)

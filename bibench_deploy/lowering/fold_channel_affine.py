@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from bibench_deploy.graph.facts import binary_convs, shape_of
+from bibench_deploy.graph.facts import binary_convs, only_reader, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
-from bibench_deploy.lowering.canonical_binarization import constant
+from bibench_deploy.graph.initializer import add_initializer
 
 _Vector = npt.NDArray[np.float64]
 
@@ -38,7 +38,7 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
     variance, epsilon = np.ones(channels), 0.0
     folded: list[ir.Node] = []
     value = output
-    while (reader := _only_reader(value)) is not None:
+    while (reader := only_reader(value)) is not None:
         if reader.op_type == "BatchNormalization":
             gamma, beta, mean, variance = (
                 np.asarray(constant_of(item), dtype=np.float64) for item in reader.inputs[1:]
@@ -65,7 +65,7 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
     }
     normalization = ir.node(
         "BatchNormalization",
-        [output, *(constant(graph, f"{name}_{key}", array.astype(np.float32))
+        [output, *(add_initializer(graph, f"{name}_{key}", array.astype(np.float32))
                    for key, array in parameters.items())],
         attributes={"epsilon": epsilon},
         name=f"{name}_batch_norm",
@@ -77,11 +77,6 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
         graph.remove(old, safe=True)
     normalization.replace_input_with(0, output)
     graph.insert_after(node, normalization)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _channel_step(node: ir.Node, value: ir.Value, channels: int) -> tuple[_Vector, _Vector] | None:

@@ -104,7 +104,7 @@ def _parity(report: Report) -> Card:
         caption = "no outputs were compared"
         return Card("Parity", "not checked", caption, statement=residency, tone="warning")
     inputs = f" on {model.parity.inputs} seeded inputs" if model.parity.inputs else ""
-    facts = [("Same answers, held-out images", wording.answers(model))] if model.held_out else []
+    facts = [("Held-out images alike", wording.answers(model))] if model.held_out else []
     facts += [
         ("Flip rate", wording.fraction(model.parity.flip_rate)),
         ("Max abs error", wording.error_size(model.parity.max_abs_error)),

@@ -36,10 +36,12 @@ def refusals(model: ir.Model) -> list[str]:
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     if len(inputs) != 1 or len(shape_of(inputs[0])) not in (2, 4):
         reasons.append("the graph needs one input of two or four dimensions")
+    if len(model.graph.outputs) != 1:
+        reasons.append(f"the graph gives {len(model.graph.outputs)} outputs; keep one")
     for node in model.graph:
         if node in convs:
             reasons.extend(f"{node.name}: {text}" for text in _binary_refusals(convs[node]))
-        elif node not in inside_signs:
+        elif node not in inside_signs and not _is_own_padding(node, convs):
             reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node))
     for node in inside_signs:
         for value in node.outputs:
@@ -58,6 +60,11 @@ def refusals(model: ir.Model) -> list[str]:
     return reasons
 
 
+def _is_own_padding(node: ir.Node, convs: dict[ir.Node, BinaryConv]) -> bool:
+    """Whether only binary convolutions read a Pad: lowering makes it their own."""
+    return node.op_type == "Pad" and all(use.node in convs for use in node.outputs[0].uses())
+
+
 def _binary_refusals(conv: BinaryConv) -> list[str]:
     facts, reasons = conv.facts, []
     if conv.weight.ndim not in (2, 4):
@@ -74,6 +81,8 @@ def _binary_refusals(conv: BinaryConv) -> list[str]:
         reasons.append("a grouped binary convolution, which fails in LCE's default kernel")
     if facts.pad_value != 0 and any(facts.pads):
         reasons.append(f"pads with {facts.pad_value:g}; pad with 0 inside the convolution")
+    if not _is_stride_or_dilation(facts.strides, facts.dilations):
+        reasons.append(_STRIDED_DILATION)
     if conv.weight.ndim == 4 and any(facts.pads):
         reach = [
             (kernel - 1) * dilation + 1
@@ -90,9 +99,23 @@ def _float_refusals(node: ir.Node) -> list[str]:
     if node.domain != "" or node.op_type not in HELD_OPERATORS:
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         return [f"operator {name} is not supported; replace it in the model"]
+    if node.op_type in _CONSTANT_PARAMETERS:
+        parameters = [value for value in node.inputs[1:] if value is not None]
+        if any(constant_of(value) is None for value in parameters):
+            return [f"the parameters of this {node.op_type} are computed; make them constants"]
     check = _CHECKS.get(node.op_type)
     reason = None if check is None else check(node)
     return [] if reason is None else [reason]
+
+
+# Operators whose every input but the first must be known when the model is written.
+_CONSTANT_PARAMETERS = frozenset(["BatchNormalization", "Clip", "Conv", "Gemm", "PRelu"])
+
+_STRIDED_DILATION = "strides and dilations together, which TensorFlow has not; use one of them"
+
+
+def _is_stride_or_dilation(strides: tuple[int, int], dilations: tuple[int, int]) -> bool:
+    return strides == (1, 1) or dilations == (1, 1)
 
 
 def _conv_refusal(node: ir.Node) -> str | None:
@@ -102,7 +125,9 @@ def _conv_refusal(node: ir.Node) -> str | None:
     group = node.attributes.get_int("group", 1)
     if group != 1 and not (weight.shape[1] == 1 and weight.shape[0] == group):
         return f"a float convolution of {group} groups; use 1 group or depthwise"
-    return None
+    window = window_of(node)
+    is_held = _is_stride_or_dilation(window.strides, window.dilations)
+    return None if is_held else _STRIDED_DILATION
 
 
 def _pool_refusal(node: ir.Node) -> str | None:
@@ -170,12 +195,25 @@ def _flatten_refusal(node: ir.Node) -> str | None:
 
 
 def _concat_refusal(node: ir.Node) -> str | None:
+    if any(constant_of(value) is not None for value in node.inputs):
+        return "a concatenation with a constant; concatenate computed tensors only"
     is_channels = node.attributes.get_int("axis", 1) == 1 and len(shape_of(node.outputs[0])) == 4
     return None if is_channels else "a concatenation along anything but channels"
 
 
+def _prelu_refusal(node: ir.Node) -> str | None:
+    slope, output = constant_of(node.inputs[1]), shape_of(node.outputs[0])
+    assert slope is not None
+    aligned = (1,) * (len(output) - slope.ndim) + slope.shape
+    is_held = slope.size == 1 or (len(aligned) > 1 and slope.size == aligned[1] == output[1])
+    return None if is_held else f"slopes of shape {list(slope.shape)}; use one for each channel"
+
+
 def _softmax_refusal(node: ir.Node) -> str | None:
-    return None if len(shape_of(node.outputs[0])) == 2 else "a softmax over a map"
+    if len(shape_of(node.outputs[0])) != 2:
+        return "a softmax over a map"
+    is_last = node.attributes.get_int("axis", -1) in (-1, 1)
+    return None if is_last else "a softmax over the batch; use the last axis"
 
 
 _CHECKS = {
@@ -189,6 +227,7 @@ _CHECKS = {
     "MatMul": _linear_refusal,
     "MaxPool": _pool_refusal,
     "Mul": _arithmetic_refusal,
+    "PRelu": _prelu_refusal,
     "ReduceMean": _reduce_refusal,
     "Reshape": _flatten_refusal,
     "Softmax": _softmax_refusal,

@@ -51,31 +51,35 @@ def plan_padding(model: ir.Model) -> PaddingPlan:
     """Choose the orientation in which most layers need no explicit padding.
 
     Raises:
-        LoweringError: a binary layer needs explicit padding either way; padding before a
-            sign would add +1 instead of 0.
+        LoweringError: a binary layer or a pooling needs explicit padding either way; zeros
+            before a sign would count as +1, and in a pooling as numbers of the map.
     """
-    binary = {conv.node for conv in binary_convs(model)}
+    fixed = {conv.node for conv in binary_convs(model)}
+    fixed |= {node for node in model.graph if node.op_type in ("MaxPool", "AveragePool")}
     plans = [_plan(model, is_rotated) for is_rotated in (False, True)]
 
     def cost(plan: PaddingPlan) -> tuple[int, int, bool]:
         explicit = [node for node, layer in plan.layers.items() if layer.mode == "explicit"]
-        return (sum(node in binary for node in explicit), len(explicit), plan.is_rotated)
+        return (sum(node in fixed for node in explicit), len(explicit), plan.is_rotated)
 
     best = min(plans, key=cost)
     stuck = [
-        node for node, layer in best.layers.items() if layer.mode == "explicit" and node in binary
+        node for node, layer in best.layers.items() if layer.mode == "explicit" and node in fixed
     ]
     if stuck:
-        raise LoweringError(
-            "lce",
-            [
-                f"{node.name}: padding {list(window_of(node).pads)} of a binary convolution on "
-                f"{shape_of(node.inputs[0])[2:]} is neither SAME nor VALID in TensorFlow; "  # type: ignore[arg-type]
-                "use padding k // 2, or none"
-                for node in stuck
-            ],
-        )
+        raise LoweringError("lce", [_stuck_reason(node) for node in stuck])
     return best
+
+
+def _stuck_reason(node: ir.Node) -> str:
+    source = node.inputs[0]
+    assert source is not None
+    what = "a binary convolution" if node.op_type == "Conv" else f"this {node.op_type}"
+    return (
+        f"{node.name}: padding {list(window_of(node).pads)} of {what} on "
+        f"{list(shape_of(source)[2:])} is neither SAME nor VALID in TensorFlow; "
+        "use padding k // 2, or none"
+    )
 
 
 def _plan(model: ir.Model, is_rotated: bool) -> PaddingPlan:

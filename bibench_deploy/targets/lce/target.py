@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from bibench_deploy.errors import MissingExtraError
+from bibench_deploy.errors import LoweringError, MissingExtraError
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
@@ -21,6 +21,7 @@ from bibench_deploy.targets._target import Execution, Target, Writer, WrittenMod
 from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
+from bibench_deploy.targets.lce.padding import plan_padding
 from bibench_deploy.targets.lce.residency import (
     KERNEL,
     ResidentLayer,
@@ -40,8 +41,14 @@ class LceTarget(Target):
     held_scales = HELD_SCALES
 
     def refusals(self, model: ir.Model) -> list[str]:
-        """See `capabilities.refusals`."""
-        return refusals(model)
+        """See `capabilities.refusals`; paddings are judged where everything else is held."""
+        reasons = refusals(model)
+        if not reasons:
+            try:
+                plan_padding(self.lower(model))
+            except LoweringError as error:
+                reasons = list(error.reasons)
+        return reasons
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
@@ -52,25 +59,16 @@ class LceTarget(Target):
         normalize(lowered)
         return lowered
 
-    def open_writer(self) -> AbstractContextManager[Writer]:
+    @contextmanager
+    def open_writer(self) -> Iterator[Writer]:
         """Start the process that converts; it imports TensorFlow meanwhile."""
-        return _LceWriter()
+        with ConversionProcess() as process:
+            yield _LceWriter(process)
 
 
-class _LceWriter(AbstractContextManager["_LceWriter"]):
-    def __init__(self) -> None:
-        self._process = ConversionProcess()
-
-    def __enter__(self) -> _LceWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.__exit__(kind, error, trace)
+class _LceWriter:
+    def __init__(self, process: ConversionProcess) -> None:
+        self._process = process
 
     def write(self, lowered: ir.Model, directory: Path) -> WrittenModel:
         """Write model.keras and model.tflite, and prove that binary layers are binary there."""

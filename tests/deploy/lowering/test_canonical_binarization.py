@@ -3,7 +3,7 @@ import pytest
 
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.graph.fold_constants import constant_of
-from bibench_deploy.lowering.canonical_binarization import canonical_binarization, constant
+from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((1, 4, 6, 7)).astype(np.float32)
@@ -169,9 +169,3 @@ def test_a_float_graph_is_left_as_it_is(make_graph) -> None:
     )
     canonical_binarization(model)
     assert [node.op_type for node in model.graph] == ["Conv", "Relu"]
-
-
-def test_a_name_that_is_taken_gets_a_number(make_graph) -> None:
-    graph = make_graph("g (float[1,4] x) => (y) { y = Relu(x) }").graph
-    names = [constant(graph, "scale", np.ones(2, np.float32)).name for _ in range(3)]
-    assert names == ["scale", "scale_1", "scale_2"]
