@@ -1,0 +1,77 @@
+"""What every target promises; a new folder under targets/ is tested here by itself."""
+
+import numpy as np
+import pytest
+
+from bibench_deploy import targets
+from bibench_deploy.errors import UnknownNameError
+from bibench_deploy.graph.facts import Granularity, binary_convs
+
+SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
+LAYER = "g (float[1,4,8,8] x) => (y) {{ s = Sign(x)  {}  y = Relu(c) }}"
+
+
+@pytest.fixture(params=targets.names())
+def target(request: pytest.FixtureRequest):
+    return targets.load(request.param)
+
+
+def test_the_folders_are_the_names() -> None:
+    assert "lce" in targets.names()
+    assert not [name for name in targets.names() if name.startswith("_")]
+
+
+def test_a_target_is_called_like_its_folder(target) -> None:
+    assert targets.load(target.name) is target
+    assert target.title
+    assert target.held_scales <= set(Granularity)
+
+
+def test_an_unknown_target_lists_the_valid_ones_and_the_nearest() -> None:
+    with pytest.raises(UnknownNameError) as raised:
+        targets.load("lcee")
+    assert 'unknown target "lcee" (did you mean "lce"?)' in str(raised.value)
+    assert raised.value.valid == tuple(targets.names())
+
+
+def test_a_plain_binary_layer_is_held(target, make_graph) -> None:
+    assert target.refusals(make_graph(LAYER.format("c = Conv(s, w)"), w=SIGNS)) == []
+
+
+def test_what_a_target_cannot_hold_is_refused_with_the_node_and_a_next_step(
+    target, make_graph
+) -> None:
+    model = make_graph(
+        "g (float[1,4,8,8] x) => (y) { [odd_one] h = Hardmax(x)  y = Relu(h) }",
+    )
+    (reason,) = target.refusals(model)
+    assert reason.startswith("odd_one: ")
+    assert "Hardmax" in reason
+    assert ";" in reason
+
+
+def test_every_reason_is_given_at_once(target, make_graph) -> None:
+    model = make_graph(
+        "g (float[1,4,8,8] x) => (y) { [one] h = Hardmax(x)  [two] i = Asinh(h)  y = Relu(i) }"
+    )
+    named = [reason.partition(":")[0] for reason in target.refusals(model)]
+    assert named == ["one", "two"]
+
+
+def test_lowering_works_on_a_copy(target, make_graph) -> None:
+    model = make_graph(LAYER.format("c = Conv(s, w)"), w=SIGNS * 0.5)
+    before = [node.op_type for node in model.graph]
+    lowered = target.lower(model)
+    assert [node.op_type for node in model.graph] == before
+    assert len(binary_convs(lowered)) == 1
+
+
+def test_lowering_keeps_what_is_computed(target, make_graph, run_graph) -> None:
+    model = make_graph(
+        LAYER.format("d = Conv<pads=[1,1,1,1]>(s, w)  c = Mul(d, k)"),
+        w=SIGNS * 0.5,
+        k=np.linspace(-1, 2, 8).reshape(8, 1, 1),
+    )
+    x = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    expected = run_graph(model, x)
+    np.testing.assert_allclose(run_graph(target.lower(model), x), expected, rtol=1e-5, atol=1e-5)
