@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,46 +66,53 @@ def summary(artifact: Artifact) -> str:
     """What was written and what was proved, for people."""
     from bibench_deploy.artifact import TWIN_DIRECTORY, Artifact
 
-    manifest = artifact.manifest
-    verification = manifest["verification"]
-    residency = verification["residency"]
-    lines = [
-        f"{artifact.directory}: {artifact.name} for {artifact.target}",
-        f"  size       {artifact.size_bytes / 1000:,.1f} kB ({artifact.model_path.name})",
-        f"  residency  {residency['resident']} of {residency['intended']} binary layers in 1 bit",
-    ]
-    parity = verification["parity"]
+    verification = artifact.manifest["verification"]
+    residency, parity = verification["residency"], verification["parity"]
+    rows = [("size", f"{_kilobytes(artifact)} ({artifact.model_path.name})")]
+    if residency["intended"]:
+        counts = f"{residency['resident']} of {residency['intended']}"
+        rows.append(("residency", f"{counts} binary layers in 1 bit"))
     if parity is None:
-        lines.append("  parity     not checked (--no-verify)")
+        rows.append(("parity", "not checked (--no-verify)"))
     else:
-        for title, key in (
-            ("PyTorch = ONNX", "torch_to_onnx"),
-            ("ONNX = target", "onnx_to_target"),
-        ):
-            seen = parity[key]
-            if seen is not None:
-                flips = seen["flip_rate"]
-                same = seen["max_abs_error_same_signs"]
-                lines.append(
-                    f"  parity     {title}: max error {seen['max_abs_error']:.1e}"
-                    + ("" if not flips else f" ({same:.1e} on the same signs)")
-                    + ("" if flips is None else f", flip rate {flips:.1e}")
-                    + f", top-1 agreement {seen['top1_agreement']:.0%} on {parity['inputs']} inputs"
-                )
-    accuracy = verification["accuracy"]
-    if accuracy is not None:
-        right, images = accuracy["target_correct"], accuracy["images"]
-        line = (
-            f"  accuracy   {accuracy['target_percent']:.2f} % ({right} of {images} held-out images)"
-        )
-        same = accuracy.get("same_answers")
-        lines.append(line + ("" if same is None else f", {same} answers as PyTorch's"))
-    for finding in manifest["findings"]:
-        lines.append(
-            f"  {finding['severity']}    {finding['code']} {finding['layer']}: {finding['message']}"
-        )
+        pairs = (("PyTorch = ONNX", "torch_to_onnx"), ("ONNX = target", "onnx_to_target"))
+        rows += [
+            ("parity", f"{title}: {_agreement(parity[key], parity['inputs'])}")
+            for title, key in pairs
+            if parity[key] is not None
+        ]
+    if (accuracy := verification["accuracy"]) is not None:
+        rows.append(("accuracy", _answers(accuracy)))
+    rows += [
+        (finding["severity"], f"{finding['code']} {finding['layer']}: {finding['message']}")
+        for finding in artifact.manifest["findings"]
+    ]
     if (artifact.directory / TWIN_DIRECTORY).is_dir():
         twin = Artifact.load(artifact.directory / TWIN_DIRECTORY)
         ratio = twin.size_bytes / artifact.size_bytes
-        lines.append(f"  FP32 twin  {twin.size_bytes / 1000:,.1f} kB, {ratio:.1f} times as large")
-    return "\n".join(lines) + "\n"
+        rows.append(("FP32 twin", f"{_kilobytes(twin)}, {ratio:.1f} times as large"))
+    lines = [f"{artifact.directory}: {artifact.name} for {artifact.target}"]
+    return "\n".join([*lines, *(f"  {name:<10} {text}" for name, text in rows)]) + "\n"
+
+
+def _kilobytes(artifact: Artifact) -> str:
+    return f"{artifact.size_bytes / 1000:,.1f} kB"
+
+
+def _agreement(seen: dict[str, Any], inputs: int) -> str:
+    alike = round(seen["top1_agreement"] * inputs)
+    text = f"{alike} of {inputs} top-1 answers alike, max error {seen['max_abs_error']:.1e}"
+    if seen["flip_rate"] is None:
+        return text
+    if not seen["flip_rate"]:
+        return f"{text}, no sign flips"
+    # Every flip here is explained: an unexplained one fails the export.
+    same = seen["max_abs_error_same_signs"]
+    return f"{text} ({same:.1e} on equal signs), {seen['flip_rate']:.1e} of signs within rounding"
+
+
+def _answers(accuracy: dict[str, Any]) -> str:
+    right, images = accuracy["target_correct"], accuracy["images"]
+    text = f"{accuracy['target_percent']:.2f} %, {right} of {images} held-out images"
+    same = accuracy.get("same_answers")
+    return text if same is None else f"{text}; {same} answers as PyTorch's"

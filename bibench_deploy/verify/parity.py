@@ -38,7 +38,7 @@ class Observation:
     Attributes:
         outputs: [N, …], one row per input.
         signs: for each binary layer in graph order, the ±1 it read, [N, C, H, W] or
-            [N, C]; None where the engine does not show them.
+            [N, C]; empty or None where there are none, or the engine does not show them.
     """
 
     outputs: _Array
@@ -53,10 +53,10 @@ class Parity:
         inputs: how many inputs were compared.
         max_abs_error: largest difference of the outputs, each engine with its own signs.
         max_abs_error_same_signs: the same with the engine's signs fed to the graph: what
-            is left is rounding. None where the engine does not show its signs.
+            is left is rounding. None where there are no signs.
         top1_agreement: share of inputs whose largest output is at the same place.
-        flip_rate: share of signs that differ on the same inputs, or None.
-        unexplained_flips: signs that differ though rounding cannot explain it, or None.
+        flip_rate: share of signs that differ on the same inputs; None where there are none.
+        unexplained_flips: signs that differ though rounding cannot explain it, likewise.
     """
 
     inputs: int
@@ -95,7 +95,7 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
     scale = float(np.abs(own_outputs).max())
     if not np.isfinite(observed.outputs).all():
         raise ParityError(f"{engine} gives numbers that are not finite; nothing was written")
-    if observed.signs is None:
+    if not observed.signs:
         if max_error > ROUNDING * max(scale, 1.0):
             raise ParityError(
                 f"{engine} differs from the ONNX graph by {max_error:.2g} (outputs up to "
@@ -137,7 +137,7 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
         max_error,
         same_signs_error,
         float(top1.mean()),
-        flips / total if total else 0.0,
+        flips / total,
         0,
     )
 

@@ -76,7 +76,8 @@ def read_tflite(path: Path) -> TfliteModel:
         raise ArtifactError(f"{path}: not a TensorFlow Lite model (no TFL3 mark)")
     try:
         return _read(content)
-    except (struct.error, IndexError, TypeError, UnicodeDecodeError) as error:
+    # What flatbuffers, struct and numpy raise for an offset or a length that points elsewhere.
+    except (struct.error, IndexError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{path}: a damaged TensorFlow Lite model ({error})") from error
 
 
