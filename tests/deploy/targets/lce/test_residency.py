@@ -1,0 +1,143 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bibench_deploy.errors import ConversionError
+from bibench_deploy.graph.facts import binary_convs
+from bibench_deploy.targets.lce.flatbuffer import read_tflite
+from bibench_deploy.targets.lce.residency import pack_filter, prove_residency, unpack_signs
+
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 3), st.integers(1, 3))
+
+
+@given(shape=shapes, seed=st.integers(0, 2**32 - 1), is_rotated=st.booleans())
+def test_packed_filters_unpack_to_the_same_signs(shape, seed, is_rotated) -> None:
+    random = np.random.default_rng(seed).standard_normal(shape)
+    weight = np.where(random >= 0, np.float32(1), np.float32(-1))
+    packed = pack_filter(weight, is_rotated)
+    outputs, inputs, height, width = shape
+    words = np.frombuffer(packed, "<i4").reshape(outputs, height, width, -(-inputs // 32))
+    np.testing.assert_array_equal(unpack_signs(words, inputs, is_rotated), weight)
+
+
+def test_a_packed_word_holds_the_first_channel_in_its_lowest_bit() -> None:
+    weight = np.ones((1, 33, 1, 1), np.float32)
+    weight[0, [0, 5, 32]] = -1
+    assert pack_filter(weight, False) == bytes([0b100001, 0, 0, 0, 1, 0, 0, 0])
+
+
+def test_a_linear_weight_packs_like_a_convolution_of_one_tap() -> None:
+    weight = np.where(np.random.default_rng(0).standard_normal((3, 40)) > 0, 1, -1)
+    assert pack_filter(weight, True) == pack_filter(weight[:, :, None, None], False)
+
+
+def test_real_filters_hold_exactly_the_bits_that_are_expected(converted) -> None:
+    model = read_tflite(converted.path)
+    found = [
+        model.tensors[operator.inputs[1]].data
+        for operator in model.operators
+        if operator.name == "LceBconv2d"
+    ]
+    weights = [conv.weight for conv in binary_convs(converted.lowered)]
+    assert found == [pack_filter(weight, is_rotated=True) for weight in weights]
+    assert found[0] != pack_filter(weights[0], is_rotated=False)
+
+
+def test_each_layer_is_matched_to_its_operator_in_graph_order(converted) -> None:
+    model = read_tflite(converted.path)
+    layers = prove_residency(binary_convs(converted.lowered), model, is_rotated=True)
+    assert [layer.name for layer in layers] == ["first", "second", "third"]
+    for layer, shape in zip(layers, [(1, 8, 8, 1), (1, 4, 4, 1), (1, 1, 1, 2)], strict=True):
+        assert model.tensors[layer.packed_input].shape == shape
+        assert model.tensors[layer.packed_input].dtype == "int32"
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_layer_whose_filter_is_not_in_the_file_is_named(lost, converted) -> None:
+    convs = binary_convs(converted.lowered)
+    convs[lost].weight[0] *= -1
+    with pytest.raises(ConversionError) as raised:
+        prove_residency(convs, read_tflite(converted.path), is_rotated=True)
+    name = ("first", "second", "third")[lost]
+    assert f"left 1 of 3 binary layers in float ({name})" in str(raised.value)
+
+
+def test_the_wrong_orientation_is_no_proof(converted) -> None:
+    with pytest.raises(ConversionError, match="first, second"):
+        prove_residency(
+            binary_convs(converted.lowered), read_tflite(converted.path), is_rotated=False
+        )
+
+
+def test_one_operator_proves_one_layer_only(converted) -> None:
+    first, second, third = binary_convs(converted.lowered)
+    with pytest.raises(ConversionError, match="left 1 of 4"):
+        prove_residency([first, second, third, first], read_tflite(converted.path), is_rotated=True)
+
+
+# Binarized by hand, as Larq does, but the layer's weight is not ±a: 1 in 100 is zero.
+_FALL_BACK = """
+import sys
+import larq_compute_engine, numpy, tensorflow as tf
+weights = numpy.load(sys.argv[1])
+for name in weights.files:
+    x = entry = tf.keras.layers.Input((8, 8, 4))
+    x = tf.where(x >= 0, 1.0, -1.0)
+    kernel = weights[name].transpose(2, 3, 1, 0)
+    layer = tf.keras.layers.Conv2D(8, 3, use_bias=False)
+    x = layer(x)
+    layer.set_weights([kernel])
+    content = larq_compute_engine.convert_keras_model(tf.keras.Model(entry, x))
+    open(f"{sys.argv[2]}/{name}.tflite", "wb").write(content)
+"""
+
+
+@pytest.fixture(scope="module")
+def hand_made(tmp_path_factory):
+    """Files of one layer each, converted by LCE from a plain Conv2D with the weight of its name."""
+    folder = tmp_path_factory.mktemp("fallback")
+    signs = np.where(np.random.default_rng(1).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
+    zero, uneven = signs.copy(), signs.copy()
+    zero[2, 1, 0, 0] = 0
+    uneven[2, 1, 0, 0] *= 1.1
+    weights = {"signs": signs, "zero": zero, "uneven": uneven}
+    np.savez(folder / "weights.npz", **{k: v.astype(np.float32) for k, v in weights.items()})
+    subprocess.run(
+        [sys.executable, "-c", _FALL_BACK, str(folder / "weights.npz"), str(folder)],
+        env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return folder, signs
+
+
+@pytest.mark.parametrize("name", ["signs", "zero", "uneven"])
+def test_a_layer_that_the_engine_left_in_float_fails_the_proof(name, hand_made, make_graph) -> None:
+    folder, signs = hand_made
+    text = "g (float[1,4,8,8] x) => (y) { s = Sign(x)  [layer] y = Conv(s, w) }"
+    convs = binary_convs(make_graph(text, w=signs))
+    model = read_tflite(folder / f"{name}.tflite")
+    if name == "signs":
+        assert [layer.name for layer in prove_residency(convs, model, False)] == ["layer"]
+        return
+    assert "CONV_2D" in [operator.name for operator in model.operators]
+    with pytest.raises(ConversionError, match=r"1 of 1 binary layers in float \(layer"):
+        prove_residency(convs, model, is_rotated=False)
+
+
+def test_the_message_says_what_the_converter_left(converted) -> None:
+    model = read_tflite(converted.path)
+    sign = replace(model.operators[0], name="SIGN")
+    with pytest.raises(ConversionError, match=r"none by name; it also left SIGN"):
+        prove_residency(
+            binary_convs(converted.lowered),
+            replace(model, operators=(*model.operators, sign)),
+            is_rotated=True,
+        )
