@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from bibench_deploy import targets
@@ -26,7 +27,7 @@ from bibench_deploy.errors import LoweringError
 from bibench_deploy.export.reference import answer, observe_module
 from bibench_deploy.export.source import Source
 from bibench_deploy.graph.facts import binary_convs, shape_of
-from bibench_deploy.graph.load import load_graph
+from bibench_deploy.graph.load import load_graph, read_onnx
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.runner import LintResult, lint_graph
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
@@ -98,7 +99,7 @@ def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
     """Write a source as ONNX; gives the hardened module that was written, if it is one."""
     if source.model is None:
         assert source.onnx_path is not None
-        path.write_bytes(source.onnx_path.read_bytes())
+        onnx.save(read_onnx(source.onnx_path), path)
         return None
 
     import torch

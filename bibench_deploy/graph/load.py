@@ -34,7 +34,12 @@ def load_graph(path: Path) -> ir.Model:
         GraphError: the file is missing, is not ONNX, fails the checker, is older than
             opset 11, or has a shape that is not static apart from the batch.
     """
-    model = _read(path)
+    try:
+        model = ir.serde.deserialize_model(read_onnx(path))
+    except GraphError:
+        raise
+    except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
+        raise GraphError(f"{path}: cannot be read: {_first_line(error)}") from error
     _fix_batch(model, path)
     normalize(model)
     return model
@@ -54,7 +59,12 @@ def normalize(model: ir.Model) -> None:
             return
 
 
-def _read(path: Path) -> ir.Model:
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read and check an .onnx file as it is; weights in files beside it come inside.
+
+    Raises:
+        GraphError: as `load_graph`, shapes apart.
+    """
     if not path.is_file():
         raise GraphError(f"{path}: no such file; name an .onnx file")
     if path.stat().st_size > LARGEST_FILE_BYTES:
@@ -79,9 +89,11 @@ def _read(path: Path) -> ir.Model:
     try:
         # Weights beside the file, as torch.onnx.export keeps them, come inside.
         onnx.load_external_data_for_model(proto, str(path.parent))
-        return ir.serde.deserialize_model(proto)
-    except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
-        raise GraphError(f"{path}: cannot be read: {_first_line(error)}") from error
+    except Exception as error:  # a data file that is missing, short, or outside the folder
+        raise GraphError(
+            f"{path}: its external data cannot be read: {_first_line(error)}"
+        ) from error
+    return proto
 
 
 def _first_line(error: Exception) -> str:
