@@ -21,7 +21,7 @@ class Execution:
     Attributes:
         outputs: [N, …].
         signs: for each binary layer in graph order, the ±1 that it read, [N, C, H, W] or
-            [N, C].
+            [N, C]; NaN at places that the layer does not read.
     """
 
     outputs: _Array

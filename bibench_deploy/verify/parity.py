@@ -38,7 +38,8 @@ class Observation:
     Attributes:
         outputs: [N, …], one row per input.
         signs: for each binary layer in graph order, the ±1 it read, [N, C, H, W] or
-            [N, C]; empty or None where there are none, or the engine does not show them.
+            [N, C], NaN where it reads none; empty or None where there are no binary layers,
+            or the engine does not show them.
     """
 
     outputs: _Array
@@ -113,8 +114,9 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
             same_signs_error, float(np.abs(output - observed.outputs[row : row + 1]).max())
         )
         for name, source, sign in zip(runner.layer_names, sources, signs, strict=True):
-            is_flipped = (source >= 0) != (sign > 0)
-            total += sign.size
+            is_read = ~np.isnan(sign)
+            is_flipped = is_read & ((source >= 0) != (sign > 0))
+            total += int(is_read.sum())
             if not is_flipped.any():
                 continue
             distances = np.abs(source[is_flipped]) / max(float(np.abs(source).max()), 1e-30)
@@ -189,13 +191,16 @@ class GraphRunner:
 
         Args:
             inputs: [1, …].
-            signs: for each binary layer in graph order, ±1.
+            signs: for each binary layer in graph order, ±1; NaN where the layer reads none.
 
         Returns:
             The first output, and for each layer the numbers whose signs the graph would
             have taken.
         """
-        feeds = dict(zip(self._sign_names, signs, strict=True))
+        feeds: dict[str, _Array] = {}
+        for name, sign in zip(self._sign_names, signs, strict=True):
+            # Layers may share a sign, and one of them read less of it.
+            feeds[name] = np.where(np.isnan(sign), feeds.get(name, np.float32(1)), sign)
         # An input that only signs read may be left over without a reader.
         names = {entry.name for entry in self._session.get_inputs()}
         feeds = {name: feed for name, feed in feeds.items() if name in names}

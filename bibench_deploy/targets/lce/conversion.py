@@ -7,6 +7,7 @@ a log that is shown only when a conversion fails.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -54,7 +55,9 @@ class ConversionProcess:
         self._child.wait()
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
-                pipe.close()
+                # Closing writes what is left, and a child that died reads no more.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
         self._log.close()
 
     def convert(self, lowered: Path, directory: Path) -> dict[str, Any]:

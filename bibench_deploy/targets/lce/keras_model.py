@@ -163,16 +163,16 @@ class KerasBuilder:
         """Pad and cut before a window; gives the tensor, the strides and the padding left."""
         padding, window = self._plan.layers[node], window_of(node)
         (top, bottom), (left, right) = padding.amounts
-        if window.kernel == (1, 1) and padding.mode == "valid" and window.strides != (1, 1):
-            # A strided 1×1 window only picks: cutting by a strided slice costs less.
-            down, across = window.strides
-            return tensor[:, -top::down, -left::across, :], (1, 1), "valid"
-        if top < 0 or left < 0:
-            tensor = tensor[:, max(-top, 0) :, max(-left, 0) :, :]
+        rows, columns = padding.cut(window)
+        if {(rows.start, rows.step), (columns.start, columns.step)} != {(0, 1)}:
+            tensor = tensor[:, rows, columns, :]
+        # A strided slice costs less than a strided 1×1 window.
+        is_picked = (rows.step, columns.step) != (1, 1)
+        strides = (1, 1) if is_picked else window.strides
         if padding.mode == "explicit":
             sides = ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
             tensor = self._layers.ZeroPadding2D(sides)(tensor)
-        return tensor, window.strides, _keras_mode(padding)
+        return tensor, strides, _keras_mode(padding)
 
     # Pooling
 

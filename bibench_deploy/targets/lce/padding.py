@@ -15,7 +15,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from bibench_deploy.errors import LoweringError
-from bibench_deploy.graph.facts import binary_convs, shape_of, window_of
+from bibench_deploy.graph.facts import Window, binary_convs, shape_of, window_of
 
 Amounts = tuple[tuple[int, int], tuple[int, int]]
 
@@ -32,6 +32,16 @@ class LayerPadding:
 
     mode: Literal["same", "valid", "explicit"]
     amounts: Amounts
+
+    def cut(self, window: Window) -> tuple[slice, slice]:
+        """Rows and columns to keep before the window slides: what lies before it is cut off.
+
+        A strided 1×1 window only picks numbers: there the cut takes the strides along.
+        """
+        (top, _), (left, _) = self.amounts
+        is_picking = window.kernel == (1, 1) and self.mode == "valid"
+        down, across = window.strides if is_picking else (1, 1)
+        return slice(max(-top, 0), None, down), slice(max(-left, 0), None, across)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.errors import LoweringError, MissingExtraError
-from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
+from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
@@ -92,7 +92,9 @@ class _LceWriter:
                 "dtype": source.dtype,
             },
             versions=reply["versions"],
-            execute=_Executor(tflite.read_bytes(), converted, convs, resident, is_rotated),
+            execute=_Executor(
+                tflite.read_bytes(), converted, convs, resident, _cuts(lowered, convs), is_rotated
+            ),
         )
 
 
@@ -105,17 +107,19 @@ class _Executor:
         converted: TfliteModel,
         convs: list[BinaryConv],
         resident: list[ResidentLayer],
+        cuts: list[tuple[slice, slice]],
         is_rotated: bool,
     ) -> None:
         self._content = content
         self._signs = [*converted.outputs[:1], *(layer.packed_input for layer in resident)]
         self._convs = convs
+        self._cuts = cuts
         self._is_rotated = is_rotated
 
     def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
         """Run the model; see `Execute`."""
         content = with_outputs(self._content, self._signs) if wants_signs else self._content
-        convs = self._convs if wants_signs else []
+        convs, cuts = (self._convs, self._cuts) if wants_signs else ([], [])
         try:
             # Plain kernels: XNNPACK announces itself on stderr, and parity needs no speed.
             interpreter = load_interpreter(content, use_xnnpack=False)
@@ -127,11 +131,32 @@ class _Executor:
             image = row.transpose(1, 2, 0) if row.ndim == 3 else row
             output, *packed = interpreter.predict([np.ascontiguousarray(image[None])])
             outputs.append(_channels_first(output))
-            for layer, conv, words in zip(signs, convs, packed, strict=True):
-                maps = unpack_signs(words, conv.facts.weight_shape[1], self._is_rotated)
-                layer.append(maps.reshape(conv.facts.input_shape))
+            for layer, conv, cut, words in zip(signs, convs, cuts, packed, strict=True):
+                layer.append(self._whole(conv, cut, words))
         stacked = tuple(np.concatenate(layer) for layer in signs)
         return Execution(np.concatenate(outputs), stacked)
+
+    def _whole(
+        self, conv: BinaryConv, cut: tuple[slice, slice], words: npt.NDArray[np.int32]
+    ) -> _Array:
+        """The signs that a layer read, in the shape of its input; NaN where it read none."""
+        maps = unpack_signs(words, conv.facts.weight_shape[1], is_rotated=False)
+        shape = conv.facts.input_shape
+        if len(shape) != 4:
+            return maps.reshape(shape)
+        whole = np.full(shape, np.nan, np.float32)
+        whole[:, :, cut[0], cut[1]] = maps
+        return whole[:, :, ::-1, ::-1] if self._is_rotated else whole
+
+
+def _cuts(lowered: ir.Model, convs: list[BinaryConv]) -> list[tuple[slice, slice]]:
+    """What is left of each binary layer's input before it is binarized."""
+    plan = plan_padding(lowered)
+    whole = (slice(None), slice(None))
+    return [
+        plan.layers[conv.node].cut(window_of(conv.node)) if conv.node in plan.layers else whole
+        for conv in convs
+    ]
 
 
 def _channels_first(output: _Array) -> _Array:

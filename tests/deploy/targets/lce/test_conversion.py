@@ -1,0 +1,116 @@
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from bibench_deploy.errors import ConversionError, MissingExtraError
+from bibench_deploy.targets.lce import conversion
+from bibench_deploy.targets.lce.conversion import ConversionProcess
+
+DIES = "import sys; print('noise', file=sys.stderr); sys.exit('last words')"
+DIES_SILENTLY = "raise SystemExit(3)"
+ANSWERS = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"versions": {}, "asked": json.loads(line)}), flush=True)
+"""
+
+
+@pytest.fixture
+def child(monkeypatch):
+    """child(code): ConversionProcess starts this Python code; gives the list of processes."""
+    started: list[subprocess.Popen] = []
+    start = subprocess.Popen
+
+    def choose(code: str):
+        def popen(command, **options):
+            assert command[0] == sys.executable
+            started.append(start([sys.executable, "-c", code], **options))
+            return started[-1]
+
+        monkeypatch.setattr(conversion.subprocess, "Popen", popen)
+        return started
+
+    return choose
+
+
+def test_requests_reach_the_child_with_full_paths(child, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    child(ANSWERS)
+    with ConversionProcess() as process:
+        for name in ("one.onnx", "two ü\n.onnx"):
+            reply = process.convert(tmp_path / name, tmp_path)
+            assert reply["asked"] == {
+                "lowered": str(tmp_path / name),
+                "directory": str(tmp_path),
+            }
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(DIES, "exit code 1: last words"), (DIES_SILENTLY, "exit code 3: it said nothing")],
+)
+def test_a_child_that_died_is_reported_with_its_last_words(code, words, child, tmp_path) -> None:
+    child(code)
+    with ConversionProcess() as process, pytest.raises(ConversionError, match=words):
+        process.convert(tmp_path / "model.onnx", tmp_path)
+
+
+def test_a_child_that_is_killed_is_reported(child, tmp_path) -> None:
+    started = child("import time; time.sleep(60)")
+    with ConversionProcess() as process:
+        started[0].kill()
+        with pytest.raises(ConversionError, match="died with exit code -9"):
+            process.convert(tmp_path / "model.onnx", tmp_path)
+
+
+def test_the_child_is_gone_after_the_block(child) -> None:
+    started = child(ANSWERS)
+    with ConversionProcess():
+        assert started[0].poll() is None
+    assert started[0].returncode is not None
+    assert started[0].stdin.closed
+    assert started[0].stdout.closed
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_the_child_is_gone_after_an_error_too(error, child) -> None:
+    started = child("import time; time.sleep(60)")
+    with pytest.raises(error), ConversionProcess():
+        raise error
+    assert started[0].returncode is not None
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "tf_keras", "larq", "larq_compute_engine"])
+def test_a_missing_package_is_named_with_the_command_that_adds_it(
+    package, monkeypatch, child
+) -> None:
+    started = child(ANSWERS)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else find(name)
+    )
+    with pytest.raises(MissingExtraError) as raised:
+        ConversionProcess()
+    assert str(raised.value) == (
+        f"export to LCE needs {package}, which is not installed; "
+        'run: python -m pip install "bibench[lce]"'
+    )
+    assert started == []
+
+
+def test_the_real_converters_error_is_passed_on_and_it_lives_on(
+    lce_writer, converted, tmp_path
+) -> None:
+    process = lce_writer._process
+    with pytest.raises(ConversionError, match="LCE's converter failed: FileNotFoundError"):
+        process.convert(tmp_path / "absent.onnx", tmp_path)
+    written = lce_writer.write(converted.lowered, tmp_path)
+    assert written.files["model"].read_bytes()[4:8] == b"TFL3"
+
+
+def test_the_versions_of_all_that_took_part_are_told(converted) -> None:
+    assert set(converted.written.versions) == {
+        "tensorflow", "tf-keras", "larq", "larq-compute-engine",
+    }  # fmt: skip
