@@ -91,11 +91,17 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
         ParityError: a flip, or a difference of outputs, that rounding does not explain.
     """
     own_outputs = GraphRunner(model).run(inputs)
+    if own_outputs.shape != observed.outputs.shape:
+        raise ParityError(
+            f"{engine} gives outputs {list(observed.outputs.shape)}, the ONNX graph "
+            f"{list(own_outputs.shape)}; nothing was written"
+        )
     top1 = _top1(own_outputs) == _top1(observed.outputs)
     max_error = float(np.abs(own_outputs - observed.outputs).max())
     scale = float(np.abs(own_outputs).max())
-    if not np.isfinite(observed.outputs).all():
-        raise ParityError(f"{engine} gives numbers that are not finite; nothing was written")
+    for name, outputs in ((engine, observed.outputs), ("the ONNX graph", own_outputs)):
+        if not np.isfinite(outputs).all():
+            raise ParityError(f"{name} gives numbers that are not finite; nothing was written")
     if not observed.signs:
         if max_error > ROUNDING * max(scale, 1.0):
             raise ParityError(
@@ -166,6 +172,8 @@ class GraphRunner:
         self.layer_names = [conv.facts.name for conv in convs]
         self._sign_names: list[str] = []
         self._source_names: list[str] = []
+        # What the graph's own binarizations give for +1.
+        self._heights = [np.float32(conv.binarization.high) for conv in convs]
         if forced:
             self._cut(
                 graph, [(conv.binarization.result, conv.binarization.source) for conv in convs]
@@ -198,9 +206,9 @@ class GraphRunner:
             have taken.
         """
         feeds: dict[str, _Array] = {}
-        for name, sign in zip(self._sign_names, signs, strict=True):
+        for name, sign, high in zip(self._sign_names, signs, self._heights, strict=True):
             # Layers may share a sign, and one of them read less of it.
-            feeds[name] = np.where(np.isnan(sign), feeds.get(name, np.float32(1)), sign)
+            feeds[name] = np.where(np.isnan(sign), feeds.get(name, high), sign * high)
         # An input that only signs read may be left over without a reader.
         names = {entry.name for entry in self._session.get_inputs()}
         feeds = {name: feed for name, feed in feeds.items() if name in names}
