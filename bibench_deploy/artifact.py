@@ -70,7 +70,8 @@ class Artifact:
             "model_sha256",
             "size_bytes",
         } - manifest.keys()
-        if missing or "model" not in manifest["files"]:
+        files = manifest.get("files")
+        if missing or not isinstance(files, dict) or "model" not in files:
             lacks = ", ".join(sorted(missing)) or "files.model"
             raise ArtifactError(f"{path}: lacks {lacks}; export the model again")
         return cls(directory, manifest)
@@ -115,7 +116,7 @@ class Artifact:
             name = str(self.manifest["files"][role]["path"])
         except (KeyError, TypeError) as error:
             raise ArtifactError(f'{self.directory}: the manifest names no "{role}" file') from error
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise ArtifactError(f"{self.directory}: the manifest names {name}, outside its folder")
         return self.directory / name
 
@@ -129,7 +130,7 @@ class Artifact:
             path = self.path(role)
             if not path.is_file():
                 raise ArtifactError(f"{path}: missing; export the model again")
-            if sha256_of(path) != entry["sha256"]:
+            if sha256_of(path) != entry.get("sha256"):
                 raise ArtifactError(
                     f"{path}: its sha256 is not the manifest's, so it is not the file that was "
                     "verified; export the model again"
@@ -180,9 +181,15 @@ def staged_directory(destination: Path) -> Iterator[Path]:
         staged = scratch / "new"
         staged.mkdir()
         yield staged
-        if destination.exists():
-            destination.rename(scratch / "old")
-        staged.rename(destination)
+        old = scratch / "old"
+        try:
+            if destination.exists():
+                destination.rename(old)
+            staged.rename(destination)
+        except BaseException:
+            if old.exists() and not destination.exists():
+                old.rename(destination)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

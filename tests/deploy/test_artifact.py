@@ -1,0 +1,241 @@
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bibench_deploy.artifact import (
+    MANIFEST_NAME,
+    Artifact,
+    file_entry,
+    sha256_of,
+    staged_directory,
+    write_manifest,
+    write_text_atomically,
+)
+from bibench_deploy.errors import ArtifactError
+
+SHA = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180
+
+
+def manifest_of(entry: dict) -> dict:
+    return {
+        "schema_version": 1,
+        "kind": "bibench-artifact",
+        "name": "tiny",
+        "target": "lce",
+        "role": "model",
+        "files": {"model": entry},
+        "model_sha256": entry["sha256"],
+        "size_bytes": entry["size_bytes"],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An exported folder: model.tflite, which holds "abc", and its manifest."""
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "model.tflite").write_text("abc")
+    write_manifest(path, manifest_of(file_entry(path / "model.tflite")))
+    return path
+
+
+def files_below(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_a_file_is_described_by_name_hash_and_size(folder) -> None:
+    assert file_entry(folder / "model.tflite") == {
+        "path": "model.tflite", "sha256": SHA, "size_bytes": 3,
+    }  # fmt: skip
+
+
+def test_a_file_larger_than_a_block_has_the_same_hash_as_by_hand(tmp_path) -> None:
+    import hashlib
+
+    content = os.urandom(3 * 2**20 + 17)
+    (tmp_path / "large").write_bytes(content)
+    assert sha256_of(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
+def test_an_artifact_reads_what_was_written(folder) -> None:
+    artifact = Artifact.load(folder)
+    assert (artifact.name, artifact.target, artifact.role) == ("tiny", "lce", "model")
+    assert (artifact.size_bytes, artifact.model_sha256) == (3, SHA)
+    assert artifact.model_path == folder / "model.tflite"
+    artifact.check_files()
+
+
+def test_a_folder_without_a_manifest_is_no_artifact(tmp_path) -> None:
+    with pytest.raises(ArtifactError, match=r"no readable manifest\.json \(No such file"):
+        Artifact.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not JSON"),
+        ("\udcff", "not JSON"),
+        ("[]", 'its "kind" is not "bibench-artifact"'),
+        ('{"kind": "bibench-run"}', 'its "kind" is not "bibench-artifact"'),
+        ('{"kind": "bibench-artifact"}', "schema_version None, this bibench reads 1"),
+        ('{"kind": "bibench-artifact", "schema_version": 2}', "schema_version 2"),
+        (
+            '{"kind": "bibench-artifact", "schema_version": 1, "name": "a", "target": "lce"}',
+            "lacks files, model_sha256, role, size_bytes; export the model again",
+        ),
+    ],
+)
+def test_a_damaged_manifest_is_told(content, words, tmp_path) -> None:
+    (tmp_path / MANIFEST_NAME).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ArtifactError) as raised:
+        Artifact.load(tmp_path)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("files", [{}, [], None, "model", {"keras": {"path": "model.keras"}}])
+def test_a_manifest_without_a_model_file_is_told(files, folder) -> None:
+    manifest = json.loads((folder / MANIFEST_NAME).read_text()) | {"files": files}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"lacks files\.model"):
+        Artifact.load(folder)
+
+
+def test_a_role_that_the_manifest_has_not_is_named(folder) -> None:
+    with pytest.raises(ArtifactError, match='names no "keras" file'):
+        Artifact.load(folder).path("keras")
+
+
+@pytest.mark.parametrize("name", ["../model.tflite", "/etc/passwd", "a/b", "..", ".", ""])
+def test_a_manifest_cannot_name_a_file_outside_its_folder(name, folder) -> None:
+    artifact = Artifact.load(folder)
+    artifact.manifest["files"]["model"]["path"] = name
+    with pytest.raises(ArtifactError, match="outside its folder"):
+        _ = artifact.model_path
+
+
+def test_a_changed_file_is_told(folder) -> None:
+    artifact = Artifact.load(folder)
+    (folder / "model.tflite").write_text("abd")
+    with pytest.raises(ArtifactError, match="not the file that was verified"):
+        artifact.check_files()
+
+
+def test_a_file_without_a_hash_is_not_verified(folder) -> None:
+    artifact = Artifact.load(folder)
+    del artifact.manifest["files"]["model"]["sha256"]
+    with pytest.raises(ArtifactError, match="not the file that was verified"):
+        artifact.check_files()
+
+
+def test_a_file_that_is_gone_is_told(folder) -> None:
+    artifact = Artifact.load(folder)
+    (folder / "model.tflite").unlink()
+    with pytest.raises(ArtifactError, match=r"model\.tflite: missing"):
+        artifact.check_files()
+
+
+def test_a_manifest_holds_no_number_that_json_has_not(tmp_path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_manifest(tmp_path, {"error": float("nan")})
+
+
+def test_a_staged_folder_appears_whole(tmp_path) -> None:
+    place = tmp_path / "deep" / "out"
+    with staged_directory(place) as scratch:
+        (scratch / "model").write_text("new")
+        assert not place.exists()
+    assert files_below(tmp_path) == {"deep/out/model": b"new"}
+
+
+def test_a_folder_that_others_may_read_stays_so(tmp_path) -> None:
+    (tmp_path / "plain").mkdir()
+    with staged_directory(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_artifact_that_was_there_is_replaced(folder) -> None:
+    with staged_directory(folder) as scratch:
+        (scratch / "other").write_text("new")
+        assert (folder / "model.tflite").exists()
+    assert files_below(folder.parent) == {"out/other": b"new"}
+
+
+def test_an_empty_folder_is_filled(tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    with staged_directory(tmp_path / "out") as scratch:
+        (scratch / "model").write_text("new")
+    assert files_below(tmp_path) == {"out/model": b"new"}
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_somebodys_files_are_never_replaced(is_file, tmp_path) -> None:
+    place = tmp_path / "out"
+    if is_file:
+        place.write_text("thesis")
+    else:
+        place.mkdir()
+        (place / "thesis").write_text("thesis")
+    before = files_below(tmp_path)
+    with (
+        pytest.raises(ArtifactError, match="is not an exported folder; choose another --out"),
+        staged_directory(place),
+    ):
+        pytest.fail("the block must not run")
+    assert files_below(tmp_path) == before
+
+
+FAILURES = [ValueError("half-way"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_failure_half_way_leaves_what_was_there(error, folder) -> None:
+    before = files_below(folder.parent)
+
+    def export() -> None:
+        with staged_directory(folder) as scratch:
+            (scratch / "model").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        export()
+    assert files_below(folder.parent) == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_failure_while_replacing_brings_the_old_artifact_back(error, folder, monkeypatch) -> None:
+    before = files_below(folder.parent)
+    rename = Path.rename
+
+    def fail_for_the_new_one(self, target):
+        if self.name == "new":
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(type(error)), staged_directory(folder) as scratch:
+        (scratch / "model").write_text("new")
+    assert files_below(folder.parent) == before
+
+
+def test_a_text_appears_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "deep" / "report.md"
+    write_text_atomically(path, "old ü\n")
+    assert path.read_text(encoding="utf-8") == "old ü\n"
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text_atomically(path, "new")
+    monkeypatch.undo()
+    assert files_below(tmp_path) == {"deep/report.md": "old ü\n".encode()}

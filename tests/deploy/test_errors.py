@@ -1,0 +1,59 @@
+import inspect
+
+import pytest
+
+from bibench_deploy import errors
+from bibench_deploy.errors import (
+    DeployError,
+    DeviceError,
+    LoweringError,
+    MissingExtraError,
+    UnknownNameError,
+)
+
+CLASSES = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if inspect.isclass(kind) and issubclass(kind, Exception)
+}
+
+
+def test_the_tree_at_the_top_of_the_file_is_the_tree() -> None:
+    drawn = [
+        line.split("── ")[1].split()[0] for line in errors.__doc__.splitlines() if "── " in line
+    ]
+    assert drawn == [name for name in CLASSES if name != "DeployError"]
+    assert all(kind.__bases__ == (DeployError,) for name, kind in CLASSES.items() if name in drawn)
+
+
+def test_an_unknown_name_lists_the_valid_ones_and_the_nearest() -> None:
+    error = UnknownNameError("colour", "bleu", ["blue", "red"])
+    assert str(error) == 'unknown colour "bleu" (did you mean "blue"?); one of: blue, red'
+    assert (error.kind, error.name, error.valid) == ("colour", "bleu", ("blue", "red"))
+
+
+def test_a_name_like_no_other_has_no_nearest() -> None:
+    assert "did you mean" not in str(UnknownNameError("colour", "xyz", ["blue", "red"]))
+
+
+def test_a_lowering_error_holds_every_reason() -> None:
+    error = LoweringError("lce", ["a: too wide", "b: too deep"])
+    assert str(error) == "target lce cannot hold this model: a: too wide; b: too deep"
+    assert (error.target, error.reasons) == ("lce", ("a: too wide", "b: too deep"))
+
+
+def test_a_device_error_keeps_exit_code_and_stderr() -> None:
+    error = DeviceError("it failed", exit_code=3, stderr="no room")
+    assert (str(error), error.exit_code, error.stderr) == ("it failed", 3, "no room")
+    assert DeviceError("unreachable").exit_code is None
+
+
+def test_a_missing_extra_says_what_to_run() -> None:
+    assert str(MissingExtraError("training", "torch", "train")) == (
+        'training needs torch, which is not installed; run: python -m pip install "bibench[train]"'
+    )
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_error_says_what_it_is(name) -> None:
+    assert CLASSES[name].__doc__
