@@ -1,0 +1,107 @@
+import logging
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from bibench_deploy.errors import MissingExtraError, SourceError
+from bibench_deploy.export.to_onnx import export_onnx
+
+X = torch.zeros(1, 3, 4, 4)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(self.conv(x))
+
+
+def test_the_file_computes_what_the_module_computes(tmp_path, run_graph) -> None:
+    torch.manual_seed(0)
+    module = Plain().train()
+    export_onnx(module, X, tmp_path / "m.onnx")
+    assert module.training
+    x = torch.randn(1, 3, 4, 4)
+    expected = module.eval()(x).detach().numpy()
+    found = run_graph(onnx.load(tmp_path / "m.onnx"), x.numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_small_numbers_are_not_rewritten_by_an_optimiser(tmp_path, run_graph) -> None:
+    class Tiny(nn.Module):
+        def forward(self, x):
+            return torch.sign(x + 1e-20) * 1.000001
+
+    export_onnx(Tiny(), X, tmp_path / "m.onnx")
+    found = run_graph(onnx.load(tmp_path / "m.onnx"), np.zeros((1, 3, 4, 4), np.float32))
+    assert set(found.ravel()) == {np.float32(1.000001)}
+
+
+def test_batch_norm_stays_apart_from_the_convolution(tmp_path) -> None:
+    export_onnx(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), X, tmp_path / "m.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert operators.count("BatchNormalization") == 1
+
+
+def test_inputs_and_outputs_have_plain_names(tmp_path) -> None:
+    export_onnx(Plain(), X, tmp_path / "m.onnx")
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert ([value.name for value in graph.input], [value.name for value in graph.output]) == (
+        ["input"], ["output"],
+    )  # fmt: skip
+
+
+def test_a_large_weight_stays_inside_the_file(tmp_path) -> None:
+    export_onnx(nn.Linear(400, 900), torch.zeros(1, 400), tmp_path / "m.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    assert (tmp_path / "m.onnx").stat().st_size > 4 * 400 * 900
+
+
+def test_nothing_is_printed_logged_or_warned(tmp_path, capfd, caplog) -> None:
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.WARNING):
+        warnings.simplefilter("always")
+        export_onnx(Plain(), X, tmp_path / "m.onnx")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert [str(item.message) for item in caught] == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("error", [ValueError("first line\nsecond"), RuntimeError()])
+def test_a_module_that_fails_is_named_in_one_line(error, tmp_path) -> None:
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise error
+
+    module = Broken().train()
+    with pytest.raises(SourceError, match=r"torch\.onnx\.export cannot export Broken: ") as raised:
+        export_onnx(module, X, tmp_path / "m.onnx")
+    assert len(str(raised.value).splitlines()) == 1
+    assert module.training
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_of_two_outputs_is_refused(tmp_path) -> None:
+    class Two(nn.Module):
+        def forward(self, x):
+            return x + 1, x - 1
+
+    with pytest.raises(SourceError, match="Two gives 2 outputs; export a module that gives one"):
+        export_onnx(Two(), X, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["torch", "onnxscript"])
+def test_a_missing_package_is_named(package, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError) as raised:
+        export_onnx(Plain(), X, tmp_path / "m.onnx")
+    assert (raised.value.package, raised.value.extra) == (package, "train")
