@@ -19,9 +19,16 @@ def render(result: LintResult, source: str) -> str:
     if result.layers == 0:
         summary = "no binary layer found: nothing to check"
     elif not result.findings:
-        summary = f"{result.layers} binary layers, no findings"
+        summary = f"{_counted(result.layers, 'binary layer')}, no findings"
     else:
-        errors, warnings = result.count(Severity.ERROR), result.count(Severity.WARNING)
-        summary = f"{result.layers} binary layers, {errors} errors, {warnings} warnings"
+        counts = [_counted(result.count(severity), severity.value) for severity in _SUMMED]
+        summary = ", ".join([_counted(result.layers, "binary layer"), *counts])
     lines.append(f"{source} for {result.target}: {summary}")
     return "\n".join(lines) + "\n"
+
+
+_SUMMED = (Severity.ERROR, Severity.WARNING)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
