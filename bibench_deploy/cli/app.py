@@ -14,6 +14,11 @@ from bibench_deploy.errors import DeployError, MissingExtraError
 
 EXIT_FINDINGS = 1
 EXIT_FAILED = 2
+# A full disk, or a place that cannot be written: the world's fault, not ours.
+_WORLD_ERRORS = frozenset(
+    [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+     errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG]
+)  # fmt: skip
 # Which extra of bibench brings a package that a command may find missing.
 _EXTRAS = {"matplotlib": "plots", "onnxscript": "train", "safetensors": "train", "torch": "train"}
 
@@ -39,7 +44,7 @@ class _OneLineErrors(TyperGroup):
         except KeyboardInterrupt:
             message = "interrupted; finished files were kept, half-written ones removed"
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if error.errno not in _WORLD_ERRORS:
                 raise
             place = error.filename or "an output file"
             message = f"cannot write {place}: {error.strerror}; make room or choose another --out"
