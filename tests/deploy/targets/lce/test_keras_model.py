@@ -88,6 +88,20 @@ MAPS = {
         p = GlobalAveragePool(h)  f = Flatten(p)  s = Sign(f)  y = Gemm<transB=1>(s, gs, vb)""",
     "binary product": """
         p = ReduceMean<keepdims=0>(h, hw)  a = Sub(p, c2)  s = Sign(a)  y = MatMul(s, gst)""",
+    "constant behind a binary convolution and a Relu": """
+        s = Sign(h)  b = Conv<pads=[1,1,1,1]>(s, w3)  r = Relu(b)  y = Mul(r, c)""",
+    "binary block with a binary shortcut": """
+        s = Sign(h)  a = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)  b = Conv<strides=[2,2]>(s, w1s)
+        y = Add(a, b)""",
+    "binary shortcut of uneven strides": "s = Sign(h)  y = Conv<strides=[1,2]>(s, w1)",
+    "binary convolution that leaves out an edge": "s = Sign(h)  y = Conv<strides=[2,2]>(s, w3)",
+    "two layers on one sign": """
+        s = Sign(h)  a = Conv<pads=[1,1,1,1]>(s, w3)  b = Conv<pads=[1,1,1,1]>(s, scaled)
+        y = Add(a, b)""",
+}  # fmt: skip
+
+# The same where turning a map changes nothing: one number in, one number out.
+POINTS = {
     "Relu": "y = Relu(h)",
     "clip": "y = Clip(h, low, high)",
     "clip at zero": "y = Clip(h, zero, six)",
@@ -111,17 +125,7 @@ MAPS = {
     "Div by a constant": "y = Div(h, c4)",
     "Div of a constant": "a = Add(h, big)  y = Div(c, a)",
     "Div of two maps": "a = Add(h, big)  y = Div(h, a)",
-    "constant behind a binary convolution and a Relu": """
-        s = Sign(h)  b = Conv<pads=[1,1,1,1]>(s, w3)  r = Relu(b)  y = Mul(r, c)""",
-    "binary block with a binary shortcut": """
-        s = Sign(h)  a = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)  b = Conv<strides=[2,2]>(s, w1s)
-        y = Add(a, b)""",
-    "binary shortcut of uneven strides": "s = Sign(h)  y = Conv<strides=[1,2]>(s, w1)",
-    "binary convolution that leaves out an edge": "s = Sign(h)  y = Conv<strides=[2,2]>(s, w3)",
-    "two layers on one sign": """
-        s = Sign(h)  a = Conv<pads=[1,1,1,1]>(s, w3)  b = Conv<pads=[1,1,1,1]>(s, scaled)
-        y = Add(a, b)""",
-}  # fmt: skip
+}
 
 # A strided binary layer on an even map turns the network; on an odd map it does not.
 ENTRIES = {
@@ -150,8 +154,15 @@ def test_an_operator_computes_what_onnx_runtime_computes(
     prove(make_graph(ENTRIES[entry].format(MAPS[form]), **ARRAYS), write_lce)
 
 
+@pytest.mark.parametrize("form", POINTS)
+def test_an_operator_on_single_numbers_computes_what_onnx_runtime_computes(
+    form, make_graph, write_lce
+) -> None:
+    prove(make_graph(ENTRIES["rotated"].format(POINTS[form]), **ARRAYS), write_lce)
+
+
 def test_every_translation_is_among_these_forms() -> None:
-    text = "  ".join([*MAPS.values(), *ENTRIES.values()])
+    text = "  ".join([*MAPS.values(), *POINTS.values(), *ENTRIES.values()])
     assert [name for name in TRANSLATIONS if f"= {name}" not in text] == []
 
 
