@@ -5,6 +5,7 @@ import getpass
 import json
 import re
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -267,6 +268,61 @@ def test_an_onnx_file_with_weights_beside_it_exports_whole(small, tmp_path) -> N
     assert not list(artifact.directory.glob("*.data"))
     (tmp_path / "network.onnx.data").unlink()
     assert len(binary_convs(load_graph(artifact.path("onnx")))) == 4
+
+
+class Strangers(nn.Module):
+    """Two public ways to binarize, in one network: XNOR-Net's and IR-Net's arithmetic."""
+
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            weight = torch.sign(weight / weight.std((1, 2, 3), keepdim=True))
+            clipped = torch.clamp(x, -1, 1)
+            signs = torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))
+            return self._conv_forward(signs - clipped + clipped, weight, None)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8))
+        self.one = nn.Sequential(Foreign.Conv(8, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16))
+        self.two = nn.Sequential(self.Standardized(16, 16, 3, 1, 1), nn.BatchNorm2d(16))
+        self.activation = nn.PReLU(16)
+        self.head = nn.Sequential(nn.Dropout(), nn.Linear(16, 5))
+
+    def forward(self, x):
+        x = self.one(self.stem(x))
+        x = self.activation(self.two(x) + x)
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+EXPORTERS = {
+    "dynamo, optimised, weights beside the file": {"dynamo": True},
+    "TorchScript, batch norm folded": {"dynamo": False},
+    "TorchScript, opset 11": {"dynamo": False, "opset_version": 11},
+    "TorchScript, opset 13, nothing folded": {
+        "dynamo": False, "opset_version": 13, "do_constant_folding": False},
+    "TorchScript, any batch": {
+        "dynamo": False, "input_names": ["x"], "dynamic_axes": {"x": {0: "N"}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_what_torch_exports_of_strangers_networks_is_proved(exporter, tmp_path, capfd) -> None:
+    torch.manual_seed(0)
+    network = Strangers().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    path = tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older exporter is deprecated, and says so
+        torch.onnx.export(network, (torch.zeros(1, 3, 16, 16),), str(path), **EXPORTERS[exporter])
+    artifact = export_source(resolve_source(str(path)), target="lce", out=tmp_path / "out")
+    verification = artifact.manifest["verification"]
+    assert verification["residency"] == {"intended": 2, "resident": 2}
+    assert verification["parity"]["onnx_to_target"]["unexplained_flips"] == 0
 
 
 def test_any_batch_of_an_onnx_file_exports(make_proto, tmp_path) -> None:

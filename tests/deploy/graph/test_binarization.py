@@ -278,8 +278,31 @@ def test_one_other_element_makes_a_weight_float(signs, data, other) -> None:
     assert binary_weight(weight) is None
 
 
-def test_one_unit_in_the_last_place_makes_a_weight_float() -> None:
-    weight = np.full((2, 3, 3, 3), 0.1, np.float32)
-    assert binary_weight(weight) is not None
-    weight[1, 2, 0, 1] = np.nextafter(np.float32(0.1), np.float32(1))
+@given(
+    signs=signs_of,
+    scale=st.floats(2.0**-8, 16, width=32),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_straight_through_arithmetic_leaves_one_magnitude(signs, scale, seed) -> None:
+    latent = np.random.default_rng(seed).uniform(-1, 1, signs.shape).astype(np.float32)
+    weight = np.float32(scale) * signs - latent + latent
+    parts = binary_weight(weight)
+    assert parts is not None
+    np.testing.assert_array_equal(parts[0], signs)
+    np.testing.assert_allclose(parts[1], scale, rtol=1e-3, atol=2**-22)
+
+
+@pytest.mark.parametrize(("factor", "is_binary"), [(1 + 1e-7, True), (1.001, False), (1.1, False)])
+def test_more_than_rounding_makes_a_weight_float(factor, is_binary) -> None:
+    weight = np.full((2, 3, 3, 3), 1.5, np.float32)
+    weight[1, 2, 0, 1] *= np.float32(factor)
+    parts = binary_weight(weight)
+    assert (parts is not None) is is_binary
+    if parts is not None:
+        assert parts[1].tolist() == [1.5, 1.5]
+
+
+def test_a_tiny_weight_among_ordinary_ones_is_no_rounding() -> None:
+    weight = np.full((1, 8), 1e-8, np.float32)
+    weight[0, 3] = 1e-7
     assert binary_weight(weight) is None

@@ -191,12 +191,22 @@ def test_a_constant_added_before_the_sign_is_a_mean_shift(nodes, expected, facts
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0])
 def test_a_pad_node_counts_as_padding_with_its_value(value, facts_of) -> None:
     facts = facts_of(
+        "s = Sign(x)  p = Pad(s, amounts, filler)  y = Conv(p, w)",
+        amounts=np.array([0, 0, 1, 2, 0, 0, 3, 4]),
+        filler=value,
+    )
+    assert (facts.pads, facts.pad_value) == ((1, 2, 3, 4), value)
+    assert (facts.input_shape, facts.source) == ((1, 4, 7, 9), "x")
+
+
+@pytest.mark.parametrize(("value", "pads"), [(0.0, (1, 3, 3, 5)), (1.0, None)])
+def test_two_paddings_add_up_only_where_both_pad_with_zero(value, pads, facts_of) -> None:
+    facts = facts_of(
         "s = Sign(x)  p = Pad(s, amounts, filler)  y = Conv<pads=[0,1,0,1]>(p, w)",
         amounts=np.array([0, 0, 1, 2, 0, 0, 3, 4]),
         filler=value,
     )
-    assert (facts.pads, facts.pad_value) == ((1, 3, 3, 5), value)
-    assert (facts.input_shape, facts.source) == ((1, 4, 7, 9), "x")
+    assert (None if facts is None else facts.pads) == pads
 
 
 def test_a_pad_without_a_value_pads_with_zero(facts_of) -> None:
@@ -209,7 +219,12 @@ def test_a_pad_without_a_value_pads_with_zero(facts_of) -> None:
 
 @pytest.mark.parametrize(
     "pad",
-    ['Pad<mode="reflect">(s, amounts)', "Pad(s, channels)"],
+    [
+        'Pad<mode="reflect">(s, amounts)',
+        "Pad(s, channels)",
+        "Pad(s, cut)",
+        "Pad(s, four, , height_width)",
+    ],
 )
 def test_other_pads_hide_the_sign(pad, facts_of) -> None:
     weight = SIGNS if "channels" not in pad else np.concatenate([SIGNS, SIGNS], axis=1)
@@ -217,6 +232,9 @@ def test_other_pads_hide_the_sign(pad, facts_of) -> None:
         f"s = Sign(x)  p = {pad}  y = Conv(p, w)",
         amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
         channels=np.array([0, 4, 0, 0, 0, 0, 0, 0]),
+        cut=np.array([0, 0, 1, 1, 0, 0, -1, 1]),
+        four=np.array([1, 1, 1, 1]),
+        height_width=np.array([2, 3]),
         w=weight,
     )
     assert facts is None

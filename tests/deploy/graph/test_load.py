@@ -169,3 +169,21 @@ def test_missing_weights_beside_the_file_are_named(make_proto, tmp_path) -> None
     (tmp_path / "weights.data").unlink()
     with pytest.raises(GraphError, match=r"weights\.data"):
         load_graph(path)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("double", "DOUBLE"), ("float16", "FLOAT16")])
+def test_an_input_of_other_precision_is_refused(dtype, name, make_graph) -> None:
+    with pytest.raises(GraphError, match=f'input "x" is {name}; export the model in float32'):
+        make_graph(f"g ({dtype}[1,4] x) => ({dtype}[1,4] y) {{ y = Relu(x) }}")
+
+
+@pytest.mark.parametrize("sizes", ["0,4,4", "3,40000,40000"])
+def test_an_input_of_an_impossible_size_is_refused(sizes, make_graph) -> None:
+    with pytest.raises(GraphError, match='input "x" has sizes'):
+        make_graph(f"g (float[1,{sizes}] x) => (float[1,{sizes}] y) {{ y = Relu(x) }}")
+
+
+def test_nodes_without_a_name_are_called_like_their_output(make_proto, tmp_path) -> None:
+    proto = make_proto(PLAIN)
+    proto.graph.node[0].ClearField("name")
+    assert [node.name for node in load_graph(saved(proto, tmp_path)).graph] == ["y"]

@@ -3,6 +3,7 @@ import pytest
 
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.graph.load import OLDEST_OPSET
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 
 RNG = np.random.default_rng(3)
@@ -76,8 +77,8 @@ def test_every_layer_is_compare_select_and_exact_signs(form, both) -> None:
     for conv in convs:
         select = conv.node.inputs[0].producer()
         compare = select.inputs[0].producer()
-        assert (compare.op_type, select.op_type) == ("GreaterOrEqual", "Where")
-        assert [constant_of(value).item() for value in select.inputs[1:]] == [1, -1]
+        assert (compare.op_type, select.op_type) == ("Less", "Where")
+        assert [constant_of(value).item() for value in select.inputs[1:]] == [-1, 1]
         assert constant_of(compare.inputs[1]).item() == 0
         assert (conv.binarization.at_threshold, conv.binarization.is_sign) == (1, True)
         assert (np.abs(constant_of(conv.node.inputs[1])) == 1).all()
@@ -160,6 +161,18 @@ def test_a_one_dimensional_layer_computes_the_same(make_graph, run_graph) -> Non
     canonical_binarization(after)
     x = RNG.standard_normal((1, 4, 9)).astype(np.float32)
     np.testing.assert_allclose(run_graph(after, x), run_graph(before, x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_oldest_opset_that_is_read_can_be_lowered(make_graph, run_graph) -> None:
+    before = make_graph(
+        "g (float[1,4,6,7] x) => (y) { s = Sign(x)  y = Conv(s, w, b) }",
+        opset=OLDEST_OPSET,
+        w=ARRAYS["scaled"],
+        b=ARRAYS["bias"],
+    )
+    after = before.clone()
+    canonical_binarization(after)
+    np.testing.assert_allclose(run_graph(after, X), run_graph(before, X), rtol=0, atol=2e-5)
 
 
 def test_a_float_graph_is_left_as_it_is(make_graph) -> None:

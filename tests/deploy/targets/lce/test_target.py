@@ -104,6 +104,27 @@ def test_the_lowered_graph_agrees_with_the_engine_about_zero(make_graph, run_gra
     assert set(run_graph(TARGET.lower(graph), zeros).ravel()) == {36.0}
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "is_right"),
+    [(1, 1, True), (1, 3, False), (2, 3, False), (3, 3, True), (4, 5, False), (5, 5, True)],
+)
+def test_zero_padding_of_a_map_smaller_than_the_kernel_is_why_it_is_refused(
+    size, kernel, is_right, make_graph, run_graph, lce_writer, tmp_path
+) -> None:
+    pad = kernel // 2
+    graph = make_graph(
+        f"g (float[1,4,{size},{size}] x) => (y) {{"
+        f" s = Sign(x)  y = Conv<pads=[{pad},{pad},{pad},{pad}]>(s, w) }}",
+        w=np.where(
+            np.random.default_rng(0).standard_normal((8, 4, kernel, kernel)) >= 0, 1.0, -1.0
+        ),
+    )
+    assert (TARGET.refusals(graph) == []) is is_right
+    x = RNG.standard_normal((1, 4, size, size)).astype(np.float32)
+    outputs = lce_writer.write(TARGET.lower(graph), tmp_path).execute(x).outputs
+    assert np.array_equal(outputs, run_graph(graph, x)) is is_right
+
+
 # What a Keras model says, and what LCE makes of it: each name is one model.
 _TRAPS = """
 import sys
