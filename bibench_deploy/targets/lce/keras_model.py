@@ -18,6 +18,7 @@ import onnx_ir as ir
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets.lce.padding import LayerPadding, plan_padding
+from bibench_deploy.targets.lce.residency import to_nhwc
 
 _Array = npt.NDArray[np.generic]
 KerasTensor = Any
@@ -212,10 +213,7 @@ class KerasBuilder:
         """Columns of [O, C·H·W] in the order in which NHWC flattens the same map."""
         if source not in self._flattened:
             return weight
-        channels, height, width = self._flattened[source]
-        maps = weight.reshape(-1, channels, height, width)
-        turned = maps[:, :, ::-1, ::-1] if self._plan.is_rotated else maps
-        return np.ascontiguousarray(turned.transpose(0, 2, 3, 1).reshape(weight.shape))
+        return to_nhwc(weight, self._flattened[source], self._plan.is_rotated)
 
     def _flatten(self, node: ir.Node) -> KerasTensor:
         source = node.inputs[0]
@@ -327,7 +325,7 @@ def _optional(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if len(node.inputs) > index else None
 
 
-# What the builder knows, by ONNX operator; capabilities.py reads its keys.
+# What the builder knows, by ONNX operator; capabilities.py refuses all others.
 TRANSLATIONS: dict[str, Callable[[KerasBuilder, ir.Node], KerasTensor]] = {
     "Add": KerasBuilder._add,
     "AveragePool": KerasBuilder._average_pool,

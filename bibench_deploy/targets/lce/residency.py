@@ -7,12 +7,13 @@ the file holds an LceBconv2d whose bit-packed filter is exactly the layer's own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bibench_deploy.errors import ConversionError
-from bibench_deploy.graph.facts import BinaryConv
+from bibench_deploy.graph.facts import BinaryConv, shape_of
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, TfliteOperator
 
 KERNEL = "LceBconv2d"
@@ -56,7 +57,10 @@ def prove_residency(
         by_filter.setdefault(converted.tensors[node.inputs[1]].data, []).append(node)
     resident, lost = [], []
     for conv in convs:
-        matches = by_filter.get(pack_filter(conv.weight, is_rotated), [])
+        weight = conv.weight
+        if (map_shape := flattened_map(conv)) is not None:
+            weight = to_nhwc(weight, map_shape, is_rotated)
+        matches = by_filter.get(pack_filter(weight, is_rotated), [])
         if matches:
             resident.append(ResidentLayer(conv.facts.name, matches.pop(0).inputs[0]))
         else:
@@ -70,6 +74,35 @@ def prove_residency(
             "report the model, since bibench should have refused it"
         )
     return resident
+
+
+def flattened_map(conv: BinaryConv) -> tuple[int, int, int] | None:
+    """(C, H, W) of the map that a linear layer reads flattened, or None where it reads none."""
+    node = conv.binarization.source.producer()
+    if conv.weight.ndim != 2 or node is None or node.op_type not in ("Flatten", "Reshape"):
+        return None
+    assert node.inputs[0] is not None
+    shape = shape_of(node.inputs[0])
+    return shape[1:] if len(shape) == 4 and shape[2:] != (1, 1) else None
+
+
+def to_nhwc(
+    columns: npt.NDArray[Any], map_shape: tuple[int, int, int], is_rotated: bool
+) -> npt.NDArray[Any]:
+    """Rows [N, C·H·W] of flattened maps, in the order in which NHWC flattens the same maps."""
+    maps = columns.reshape(-1, *map_shape)
+    turned = maps[:, :, ::-1, ::-1] if is_rotated else maps
+    return np.ascontiguousarray(turned.transpose(0, 2, 3, 1).reshape(columns.shape))
+
+
+def from_nhwc(
+    columns: npt.NDArray[Any], map_shape: tuple[int, int, int], is_rotated: bool
+) -> npt.NDArray[Any]:
+    """The reverse of `to_nhwc`."""
+    channels, height, width = map_shape
+    maps = columns.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    turned = maps[:, :, ::-1, ::-1] if is_rotated else maps
+    return np.ascontiguousarray(turned.reshape(columns.shape))
 
 
 def pack_filter(weight: npt.NDArray[np.float32], is_rotated: bool) -> bytes:

@@ -25,6 +25,8 @@ from bibench_deploy.targets.lce.padding import plan_padding
 from bibench_deploy.targets.lce.residency import (
     KERNEL,
     ResidentLayer,
+    flattened_map,
+    from_nhwc,
     prove_residency,
     unpack_signs,
 )
@@ -143,7 +145,9 @@ class _Executor:
         maps = unpack_signs(words, conv.facts.weight_shape[1], is_rotated=False)
         shape = conv.facts.input_shape
         if len(shape) != 4:
-            return maps.reshape(shape)
+            row = maps.reshape(shape)
+            flattened = flattened_map(conv)
+            return row if flattened is None else from_nhwc(row, flattened, self._is_rotated)
         whole = np.full(shape, np.nan, np.float32)
         whole[:, :, cut[0], cut[1]] = maps
         return whole[:, :, ::-1, ::-1] if self._is_rotated else whole

@@ -170,6 +170,65 @@ def test_agreement_of_the_largest_output_is_a_share(make_graph) -> None:
     assert compare(model, inputs, Observation(outputs, None), "LCE").top1_agreement == 0.75
 
 
+def zeros_and_their_signs(count: int) -> tuple[np.ndarray, Observation]:
+    """4000 numbers of which some are exactly 0, and what an engine gives that takes 0 for +1."""
+    inputs = RNG.standard_normal((1, 4000)).astype(np.float32)
+    inputs[0, :count] = 0
+    signs = np.where(inputs >= 0, np.float32(1), np.float32(-1))
+    return inputs, Observation(signs.sum(axis=1, keepdims=True), (signs,))
+
+
+SIGN = "s = Sign(x)"
+STEP = "l = Less(x, zero)  s = Where(l, minus, one)"
+
+
+@pytest.fixture
+def of_zeros(make_graph):
+    def make(nodes: str):
+        return make_graph(
+            f"g (float[1,4000] x) => (y) {{ {nodes}  y = MatMul(s, w) }}",
+            w=np.ones((4000, 1)),
+            zero=0.0,
+            one=1.0,
+            minus=-1.0,
+        )
+
+    return make
+
+
+def test_many_exact_zeros_before_a_sign_that_differs_there_are_an_error(of_zeros) -> None:
+    inputs, observed = zeros_and_their_signs(40)
+    with pytest.raises(ParityError, match=r"40 of 4000 numbers are exactly 0 before their sign"):
+        compare(of_zeros(SIGN), inputs, observed, "LCE")
+
+
+def test_a_few_exact_zeros_are_counted_as_flips(of_zeros) -> None:
+    inputs, observed = zeros_and_their_signs(3)
+    parity = compare(of_zeros(SIGN), inputs, observed, "LCE")
+    assert parity.flip_rate == pytest.approx(3 / 4000)
+    assert (parity.unexplained_flips, parity.max_abs_error) == (0, 3)
+
+
+def test_zeros_before_the_projects_own_sign_are_no_matter(of_zeros) -> None:
+    inputs, observed = zeros_and_their_signs(2000)
+    assert compare(of_zeros(STEP), inputs, observed, "LCE").flip_rate == 0
+
+
+def test_an_engine_that_hides_its_signs_may_differ_where_one_lies_on_the_edge(of_zeros) -> None:
+    inputs, _ = zeros_and_their_signs(0)
+    for nearest, is_explained in ((1e-9, True), (0.3, False)):
+        inputs[np.abs(inputs) < 0.4] = 0.4
+        inputs[0, 7] = nearest
+        other = np.where(inputs >= 0, 1, -1).astype(np.float32)
+        other[0, 7] = -1
+        observed = Observation(other.sum(axis=1, keepdims=True), None)
+        if is_explained:
+            assert compare(of_zeros(STEP), inputs, observed, "PyTorch").max_abs_error == 2
+        else:
+            with pytest.raises(ParityError, match="PyTorch differs from the ONNX graph by 2 "):
+                compare(of_zeros(STEP), inputs, observed, "PyTorch")
+
+
 def test_places_that_a_layer_does_not_read_are_not_counted(model, honest) -> None:
     def forget(signs):
         signs[:, :, 0, 0] = np.nan

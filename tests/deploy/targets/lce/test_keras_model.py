@@ -40,6 +40,7 @@ ARRAYS = {
     "mu": RNG.standard_normal(8), "var": RNG.uniform(0.5, 2, 8),
     "flat": np.array([1, -1]), "hw": np.array([2, 3]), "wh": np.array([-1, -2]),
     "v": RNG.standard_normal((5, 512)), "vb": RNG.standard_normal(5), "one": [0.5],
+    "vs": signs(5, 512),
     "vt": RNG.standard_normal((512, 5)),
     "g": RNG.standard_normal((5, 8)),
     "gs": signs(5, 8) * 0.5, "gst": signs(8, 5), "c2": RNG.standard_normal(8),
@@ -84,6 +85,8 @@ MAPS = {
     "reshaped map, fully connected": "f = Reshape(h, flat)  y = Gemm<transB=1>(f, v, one)",
     "flattened map, product": "f = Flatten(h)  y = MatMul(f, vt)",
     "fully connected": "p = GlobalAveragePool(h)  f = Flatten(p)  y = Gemm<transB=1>(f, g)",
+    "flattened map, binary fully connected": """
+        b = Mul(h, c)  f = Flatten(b)  s = Sign(f)  y = Gemm<transB=1>(s, vs)""",
     "binary fully connected": """
         p = GlobalAveragePool(h)  f = Flatten(p)  s = Sign(f)  y = Gemm<transB=1>(s, gs, vb)""",
     "binary product": """
@@ -130,9 +133,11 @@ POINTS = {
 # A strided binary layer on an even map turns the network; on an odd map it does not.
 ENTRIES = {
     "plain": ("g (float[1,4,8,8] x) => (y) {{ i = Sign(x)"
-              "  n = Conv<pads=[1,1,1,1]>(i, w0)  h = Mul(n, k)  {} }}"),
+              "  n = Conv<pads=[1,1,1,1]>(i, w0)  m = Mul(n, k)"
+              "  h = Add(m, low)  {} }}"),
     "rotated": ("g (float[1,4,16,16] x) => (y) {{ i = Sign(x)"
-                "  n = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  h = Mul(n, k)  {} }}"),
+                "  n = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  m = Mul(n, k)"
+                "  h = Add(m, low)  {} }}"),
 }  # fmt: skip
 
 
@@ -183,7 +188,7 @@ def test_a_network_on_rows_needs_no_map(make_graph, write_lce) -> None:
 def test_an_odd_map_and_an_even_one_fit_in_one_network(make_graph, write_lce) -> None:
     # 17 → 9 → 5 → 3: every size is odd; then 16 → 8 → 4 beside it.
     text = """g (float[1,4,{0},{0}] x) => (y) {{
-        i = Sign(x)  a = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  b = Mul(a, k)
+        i = Sign(x)  a = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  b = Add(a, low)
         s = Sign(b)  q = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)  d = Mul(q, k)
         e = Conv<strides=[2,2]>(b, f1)  h = Add(d, e)
         y = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(h) }}"""

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.targets.lce.flatbuffer import read_tflite
-from bibench_deploy.targets.lce.residency import pack_filter, prove_residency, unpack_signs
+from bibench_deploy.targets.lce.residency import (
+    from_nhwc,
+    pack_filter,
+    prove_residency,
+    to_nhwc,
+    unpack_signs,
+)
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 3), st.integers(1, 3))
 
@@ -24,6 +30,22 @@ def test_packed_filters_unpack_to_the_same_signs(shape, seed, is_rotated) -> Non
     outputs, inputs, height, width = shape
     words = np.frombuffer(packed, "<i4").reshape(outputs, height, width, -(-inputs // 32))
     np.testing.assert_array_equal(unpack_signs(words, inputs, is_rotated), weight)
+
+
+@given(
+    map_shape=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
+    is_rotated=st.booleans(),
+)
+def test_flattened_maps_are_put_in_order_and_back(map_shape, is_rotated) -> None:
+    rows = np.arange(2 * np.prod(map_shape), dtype=np.float32).reshape(2, -1)
+    stored = to_nhwc(rows, map_shape, is_rotated)
+    channels, height, width = map_shape
+    maps = rows.reshape(2, *map_shape)
+    expected = maps[:, :, ::-1, ::-1] if is_rotated else maps
+    np.testing.assert_array_equal(
+        stored.reshape(2, height, width, channels), expected.transpose(0, 2, 3, 1)
+    )
+    np.testing.assert_array_equal(from_nhwc(stored, map_shape, is_rotated), rows)
 
 
 def test_a_packed_word_holds_the_first_channel_in_its_lowest_bit() -> None:
