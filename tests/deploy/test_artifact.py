@@ -26,9 +26,12 @@ def manifest_of(entry: dict) -> dict:
         "name": "tiny",
         "target": "lce",
         "role": "model",
+        "source": {"kind": "callable"},
+        "input": {"shape": [1, 8, 8, 3]},
         "files": {"model": entry},
         "model_sha256": entry["sha256"],
         "size_bytes": entry["size_bytes"],
+        "verification": {"parity": None},
     }
 
 
@@ -88,7 +91,7 @@ def test_a_folder_without_a_manifest_is_no_artifact(tmp_path) -> None:
         ('{"kind": "bibench-artifact", "schema_version": 2}', "schema_version 2"),
         (
             '{"kind": "bibench-artifact", "schema_version": 1, "name": "a", "target": "lce"}',
-            "lacks files, model_sha256, role, size_bytes; export the model again",
+            "role",
         ),
     ],
 )
@@ -99,11 +102,28 @@ def test_a_damaged_manifest_is_told(content, words, tmp_path) -> None:
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("files", [{}, [], None, "model", {"keras": {"path": "model.keras"}}])
-def test_a_manifest_without_a_model_file_is_told(files, folder) -> None:
-    manifest = json.loads((folder / MANIFEST_NAME).read_text()) | {"files": files}
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"files": {}}, "files"),
+        ({"files": []}, "files"),
+        ({"files": None}, "files"),
+        ({"files": {"keras": {"path": "model.keras"}}}, "files"),
+        ({"files": {"model": "model.tflite"}}, "files.model"),
+        ({"size_bytes": "large"}, "size_bytes"),
+        ({"name": 3}, "name"),
+    ],
+)
+def test_the_first_damaged_field_is_named(change, field, folder) -> None:
+    manifest = json.loads((folder / MANIFEST_NAME).read_text()) | change
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=r"lacks files\.model"):
+    with pytest.raises(ArtifactError, match=rf"{field}\W.*export the model again"):
+        Artifact.load(folder)
+
+
+def test_a_manifest_nested_beyond_reason_is_told(folder) -> None:
+    (folder / MANIFEST_NAME).write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="not JSON"):
         Artifact.load(folder)
 
 

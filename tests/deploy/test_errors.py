@@ -50,7 +50,8 @@ def test_a_device_error_keeps_exit_code_and_stderr() -> None:
 
 def test_a_missing_extra_says_what_to_run() -> None:
     assert str(MissingExtraError("training", "torch", "train")) == (
-        'training needs torch, which is not installed; run: python -m pip install "bibench[train]"'
+        "training needs torch, which is not installed; "
+        'run in a clone of bibench: python -m pip install ".[train]"'
     )
 
 

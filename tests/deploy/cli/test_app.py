@@ -95,6 +95,18 @@ def test_ctrl_c_is_one_line_and_exit_2(raising) -> None:
     assert line.startswith("bibench: interrupted; ")
 
 
+def test_too_little_memory_is_one_line(raising) -> None:
+    result = raising(MemoryError())
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "not enough memory" in line
+
+
+def test_a_message_cannot_steer_the_terminal(raising) -> None:
+    result = raising(DeployError("layer \x1b[2J\x07conv"))
+    assert result.stderr == "bibench: layer ?[2J?conv\n"
+
+
 @pytest.mark.parametrize(
     "number",
     [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
@@ -111,7 +123,7 @@ def test_a_missing_package_is_one_line_with_the_command_that_adds_it(raising) ->
     result = raising(ModuleNotFoundError("No module named 'torch'", name="torch"))
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
-    assert line.endswith('run: python -m pip install "bibench[train]"')
+    assert line.endswith('run in a clone of bibench: python -m pip install ".[train]"')
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,10 @@ def test_the_manifest_is_all_of_stdout_and_progress_is_on_stderr(networks) -> No
     assert {path.name for path in (networks / "out").iterdir()} == {"clean-lce"}
 
 
-def test_ctrl_c_during_an_export_is_one_line_and_leaves_nothing(networks) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_export_that_is_interrupted_ends_in_one_line_and_leaves_nothing(
+    number, networks
+) -> None:
     before = files_below(networks)
     # A process started in the background may have inherited that SIGINT is ignored.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + BIBENCH
@@ -48,7 +51,7 @@ def test_ctrl_c_during_an_export_is_one_line_and_leaves_nothing(networks) -> Non
         for line in process.stderr:
             if line.startswith("converting"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert out == ""

@@ -12,7 +12,7 @@ MODEL = Path(__file__).parents[3] / "models" / "digits-resnet20-bnn"
 
 @pytest.mark.parametrize(
     ("text", "shape"),
-    [("1,3,224,224", (1, 3, 224, 224)), ("1, 64", (1, 64)), ("2,1,1,1", (2, 1, 1, 1))],
+    [("1,3,224,224", (1, 3, 224, 224)), ("1, 64", (1, 64)), ("1,1,1,1", (1, 1, 1, 1))],
 )
 def test_a_shape_is_read_from_numbers_and_commas(text, shape) -> None:
     assert parse_shape(text) == shape
@@ -26,12 +26,26 @@ OTHERS = [
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_a_shape_of_another_form_is_refused_with_an_example(text) -> None:
-    with pytest.raises(typer.BadParameter, match="is not N,C,H,W or N,C, such as 1,3,224,224"):
+    with pytest.raises(typer.BadParameter, match="C,H,W or .*, such as 1,3,224,224"):
         parse_shape(text)
 
 
 def test_the_default_folder_is_named_after_source_and_target() -> None:
     assert default_out("resnet20-bnn-digits", "lce") == Path("out/resnet20-bnn-digits-lce")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/root", "..", "", ".", "a\nb", "x" * 300])
+def test_the_default_folder_is_one_folder_under_out_whatever_the_name(name) -> None:
+    folder = default_out(name, "lce")
+    assert folder.parent == Path("out")
+    assert folder.name.endswith("-lce")
+    assert len(folder.name) < 200
+    assert folder.name.isprintable()
+
+
+def test_an_input_shape_that_is_not_used_is_said(networks, capsys) -> None:
+    find_source("clean.onnx", "1,3,8,8")
+    assert "--input-shape is left out" in capsys.readouterr().err
 
 
 def test_without_a_source_the_latest_run_is_taken_and_said(tmp_path, monkeypatch, capsys) -> None:

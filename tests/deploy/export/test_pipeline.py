@@ -23,6 +23,7 @@ from bibench_deploy.errors import (
     ConversionError,
     LoweringError,
     ParityError,
+    SourceError,
     UnknownNameError,
 )
 from bibench_deploy.export.pipeline import export_source
@@ -185,6 +186,25 @@ def test_the_twin_is_the_same_network_in_float(small) -> None:
     graph = load_graph(twin.path("onnx"))
     assert binary_convs(graph) == []
     assert not {node.op_type for node in graph.graph} & {"Sign", "Where", "GreaterOrEqual"}
+
+
+def test_a_float_network_has_no_twin(make_network, tmp_path) -> None:
+    source = from_module(make_network("fp32"), SHAPE, "small")
+    said: list[str] = []
+    artifact = export_source(
+        source, target="lce", out=tmp_path / "o", baseline=True, verify=False, progress=said.append
+    )
+    assert not (artifact.directory / "fp32").exists()
+    assert said[-1] == "no binary layer, so it is its own FP32 twin"
+
+
+def test_a_module_that_cannot_be_copied_is_named(tmp_path) -> None:
+    class Stuck(nn.ReLU):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("no copies")
+
+    with pytest.raises(SourceError, match="net: Stuck cannot be copied: no copies"):
+        export_source(from_module(Stuck(), SHAPE, "net"), target="lce", out=tmp_path / "out")
 
 
 def test_without_parity_residency_is_still_proved(source, tmp_path) -> None:

@@ -88,6 +88,7 @@ FAULTY = {
     "number": ("TypeError", "not callable"),
     "text": ("gives a str, not a torch.nn.Module", ""),
     "needs": ("TypeError", "missing 1 required positional argument"),
+    "leaves": ("SystemExit", "no network today"),
 }
 
 
@@ -95,11 +96,21 @@ FAULTY = {
 def test_a_callable_that_gives_no_module_is_told_in_one_line(attribute, module) -> None:
     name = module(
         "number = 3\ndef raises(): 1 / 0\ndef text(): return 'net'\ndef needs(argument): ...\n"
+        "def leaves(): raise SystemExit('no network today')\n"
     )
     with pytest.raises(SourceError) as raised:
         resolve_source(f"{name}:{attribute}", (1, 3, 8, 8))
     for words in FAULTY[attribute]:
         assert words in str(raised.value)
+
+
+def test_what_the_users_code_prints_goes_to_stderr(module, capsys) -> None:
+    name = module(
+        f"print('imported')\n{NETWORK}\ndef loud():\n    print('made')\n    return make()\n"
+    )
+    resolve_source(f"{name}:loud", (1, 3, 8, 8))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "imported\nmade\n")
 
 
 @pytest.mark.parametrize("text", ["def broken(:\n", "import nothing_of_that_name\n", "1 / 0\n"])
@@ -199,7 +210,7 @@ def test_without_any_run_it_says_how_to_get_one(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("text", [f"models/{MODEL.name}", "networks:make"])
 def test_without_torch_an_onnx_file_still_is_a_source(text, here, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r'"bibench\[train\]"'):
+    with pytest.raises(MissingExtraError, match=r'"\.\[train\]"'):
         resolve_source(text, (1, 3, 8, 8))
     (here / "net.onnx").write_bytes(b"")
     assert resolve_source("net.onnx").kind == "onnx"

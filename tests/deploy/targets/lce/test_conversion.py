@@ -95,7 +95,7 @@ def test_a_missing_package_is_named_with_the_command_that_adds_it(
         ConversionProcess()
     assert str(raised.value) == (
         f"export to LCE needs {package}, which is not installed; "
-        'run: python -m pip install "bibench[lce]"'
+        'run in a clone of bibench: python -m pip install ".[lce]"'
     )
     assert started == []
 
