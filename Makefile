@@ -46,5 +46,5 @@ bench: $(READY) ## measure the promises on speed and memory; prints figures, nev
 models: $(READY) ## train the small checkpoints that models/ ships
 	$(BIN)/python models/train_models.py
 
-clean: ## remove what the commands above made, the environment included
-	rm -rf $(VENV) demo out runs results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+clean: ## remove the environment, the demo and caches; runs, exports and results stay
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

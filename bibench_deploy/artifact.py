@@ -22,6 +22,9 @@ from bibench_deploy.errors import ArtifactError
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
 TWIN_DIRECTORY = "fp32"
+# What every step after the export relies on.
+_FIELDS = {"name": str, "target": str, "role": str, "files": dict, "model_sha256": str,
+           "size_bytes": int}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Artifact:
                 f"{directory}: no readable {MANIFEST_NAME} ({error.strerror}); "
                 "name a folder that bibench export wrote"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{path}: not JSON ({error}); export the model again") from error
         if not isinstance(manifest, dict) or manifest.get("kind") != "bibench-artifact":
             raise ArtifactError(
@@ -62,18 +65,15 @@ class Artifact:
                 f"{path}: schema_version {manifest.get('schema_version')!r}, this bibench reads "
                 f"{SCHEMA_VERSION}; export the model again"
             )
-        missing = {
-            "name",
-            "target",
-            "role",
-            "files",
-            "model_sha256",
-            "size_bytes",
-        } - manifest.keys()
+        missing = _FIELDS.keys() - manifest.keys()
         files = manifest.get("files")
         if missing or not isinstance(files, dict) or "model" not in files:
             lacks = ", ".join(sorted(missing)) or "files.model"
             raise ArtifactError(f"{path}: lacks {lacks}; export the model again")
+        wrong = [name for name, kind in _FIELDS.items() if not isinstance(manifest[name], kind)]
+        wrong += [f"files.{role}" for role, entry in files.items() if not isinstance(entry, dict)]
+        if wrong:
+            raise ArtifactError(f"{path}: {', '.join(wrong)} is damaged; export the model again")
         return cls(directory, manifest)
 
     @property

@@ -98,5 +98,5 @@ class MissingExtraError(DeployError):
         self.extra = extra
         super().__init__(
             f"{purpose} needs {package}, which is not installed; "
-            f'run: python -m pip install "bibench[{extra}]"'
+            f'run in a clone of bibench: python -m pip install ".[{extra}]"'
         )

@@ -77,9 +77,9 @@ def test_profile_and_report_work(bare: Path, exported: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
-        (["export", "model.onnx"], "bibench[lce]"),
-        (["train"], "bibench[train]"),
-        (["lint", "network:make", "--input-shape", "1,3,8,8"], "bibench[train]"),
+        (["export", "model.onnx"], ".[lce]"),
+        (["train"], ".[train]"),
+        (["lint", "network:make", "--input-shape", "1,3,8,8"], ".[train]"),
     ],
 )
 def test_what_is_not_installed_is_named(
@@ -99,5 +99,5 @@ def test_html_asks_for_the_plots_extra(bare: Path, exported: Path, tmp_path: Pat
     run(bare, tmp_path, "profile", exported, "--threads", "1", "--out", results)
     done = run(bare, tmp_path, "report", results, "--format", "html", "--out", "report.html")
     assert done.returncode == 2
-    assert "bibench[plots]" in done.stderr
+    assert ".[plots]" in done.stderr
     assert not (tmp_path / "report.html").exists()

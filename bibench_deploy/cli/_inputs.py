@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,19 @@ def find_source(text: str | None, input_shape: str | None) -> Source:
     if text is None:
         text = str(latest_run())
         say(f"source: {text} (the latest run)")
-    return resolve_source(text, None if input_shape is None else parse_shape(input_shape))
+    shape = None if input_shape is None else parse_shape(input_shape)
+    source = resolve_source(text, shape)
+    if shape is not None and source.kind != "callable":
+        say("--input-shape is left out: this source has a shape of its own")
+    return source
 
 
 def default_out(name: str, target: str) -> Path:
-    """Where an export goes unless the user says otherwise."""
-    return Path("out") / f"{name}-{target}"
+    """Where an export goes unless the user says otherwise: always one folder under ./out.
+
+    Example:
+        >>> default_out("../my net", "lce").as_posix()
+        'out/my-net-lce'
+    """
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    return Path("out") / f"{plain[:100]}-{target}"

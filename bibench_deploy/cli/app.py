@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from bibench_deploy.cli import demo, export, lint, profile, report, train
+from bibench_deploy.cli._terminal import ending_on_terminate, printable
 from bibench_deploy.errors import DeployError, MissingExtraError
 
 EXIT_FINDINGS = 1
@@ -33,7 +34,8 @@ class _OneLineErrors(TyperGroup):
         from bibench_train.errors import TrainError
 
         try:
-            return super().invoke(ctx)
+            with ending_on_terminate():
+                return super().invoke(ctx)
         except (DeployError, TrainError) as error:
             message = " ".join(str(error).split())
         except ModuleNotFoundError as error:
@@ -43,12 +45,14 @@ class _OneLineErrors(TyperGroup):
             message = str(missing)
         except KeyboardInterrupt:
             message = "interrupted; finished files were kept, half-written ones removed"
+        except MemoryError:
+            message = "not enough memory for a network of this size; choose a smaller one"
         except OSError as error:
             if error.errno not in _WORLD_ERRORS:
                 raise
             place = error.filename or "an output file"
             message = f"cannot write {place}: {error.strerror}; make room or choose another --out"
-        typer.echo(f"bibench: {message}", err=True)
+        typer.echo(f"bibench: {printable(message)}", err=True)
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -84,7 +88,6 @@ def bibench(
 
 
 # In the order of the pipeline, which is the order of `bibench --help`.
-
 app.command()(demo.demo)
 app.command()(train.train)
 app.command()(export.export)

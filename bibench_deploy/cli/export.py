@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bibench_deploy.cli._inputs import default_out, find_source, say
+from bibench_deploy.cli._terminal import printable
 
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
@@ -49,16 +52,18 @@ def export(
 
     targets.load(target)  # an unknown name ends here, before anything heavy starts
     network = find_source(source, input_shape)
-    artifact = export_source(
-        network,
-        target=target,
-        out=out or default_out(network.name, target),
-        baseline=baseline,
-        verify=not no_verify,
-        progress=say,
-    )
+    with redirect_stdout(sys.stderr):  # a module may print while it runs
+        artifact = export_source(
+            network,
+            target=target,
+            out=out or default_out(network.name, target),
+            baseline=baseline,
+            verify=not no_verify,
+            progress=say,
+        )
     typer.echo(
-        json.dumps(artifact.manifest, indent=2) if as_json else summary(artifact), nl=as_json
+        json.dumps(artifact.manifest, indent=2) if as_json else printable(summary(artifact)),
+        nl=as_json,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bibench_deploy.cli._inputs import find_source
+from bibench_deploy.cli._terminal import printable
 
 
 def lint(
@@ -51,10 +54,11 @@ def lint(
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            write_onnx(network, path)
+            with redirect_stdout(sys.stderr):  # a module may print while it runs
+                write_onnx(network, path)
             graph = load_graph(path)
     result = lint_graph(graph, chosen)
-    typer.echo(render(result, network.name), nl=False)
+    typer.echo(printable(render(result, network.name)), nl=False)
     is_bad = result.count(Severity.ERROR) or (error_on_warning and result.count(Severity.WARNING))
     if is_bad:
         raise typer.Exit(1)

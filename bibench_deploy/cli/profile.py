@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,7 +70,7 @@ def profile(
     if dry_run:
         _print_plan(plan_profile(directories, device, thread_counts, preset), json_output)
         return
-    with _ending_on_terminate(), progress_shown() as progress:
+    with progress_shown() as progress:
         run = profile_artifacts(
             directories,
             device,
@@ -255,20 +254,6 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
             total=progress.total,
             completed=progress.done,
         )
-
-
-@contextmanager
-def _ending_on_terminate() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does: with its child process and a whole file."""
-
-    def interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _shown_argument(argument: str) -> str:

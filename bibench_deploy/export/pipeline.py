@@ -23,7 +23,7 @@ from bibench_deploy.artifact import (
     staged_directory,
     write_manifest,
 )
-from bibench_deploy.errors import LoweringError
+from bibench_deploy.errors import LoweringError, SourceError
 from bibench_deploy.export.reference import answer, observe_module
 from bibench_deploy.export.source import Source
 from bibench_deploy.graph.facts import binary_convs, shape_of
@@ -74,7 +74,7 @@ def export_source(
         onnx_path = directory / "model.onnx"
         progress("writing ONNX")
         model = write_onnx(source, onnx_path)
-        graph = load_graph(onnx_path)
+        graph = load_graph(source.onnx_path or onnx_path)
         linted = check_held(graph, writer_target)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         onnx_seen: Parity | None = None
@@ -88,7 +88,9 @@ def export_source(
             onnx_seen = compare(graph, inputs, observed, "PyTorch")
         export = _Export(source, model, writer_target, writer, verify, progress)
         export.write(graph, directory, linted, onnx_seen)
-        if baseline:
+        if baseline and not binary_convs(graph):
+            progress("no binary layer, so it is its own FP32 twin")
+        elif baseline:
             twin = graph.clone()
             canonical_binarization(twin)
             float_twin(twin)
@@ -111,7 +113,11 @@ def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
     from bibench_deploy.export.to_onnx import export_onnx
     from bibench_train.harden import harden
 
-    model = harden(source.model)
+    try:
+        model = harden(source.model)
+    except (RuntimeError, TypeError) as error:
+        kind = type(source.model).__name__
+        raise SourceError(f"{source.name}: {kind} cannot be copied: {error}") from error
     export_onnx(model, torch.zeros(1, *source.input_shape), path)
     return model
 

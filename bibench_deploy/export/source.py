@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import re
@@ -148,11 +149,13 @@ def _from_callable(text: str, input_shape: tuple[int, ...] | None) -> Source:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        factory: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-        model = factory() if not isinstance(factory, torch.nn.Module) else factory
-    except Exception as error:  # the user's own code: whatever it raises, name it in one line
+        # What the user's code prints must not get between our own lines of output.
+        with contextlib.redirect_stdout(sys.stderr):
+            factory: Any = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                factory = getattr(factory, part)
+            model = factory() if not isinstance(factory, torch.nn.Module) else factory
+    except (Exception, SystemExit) as error:  # whatever the user's own code does, name it
         raise SourceError(f"{text}: {type(error).__name__}: {error}") from error
     if not isinstance(model, torch.nn.Module):
         raise SourceError(f"{text}: gives a {type(model).__name__}, not a torch.nn.Module")

@@ -39,6 +39,12 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
     model.eval()
     try:
         with _quiet(), torch.no_grad():
+            output = model(example_input)
+            if not isinstance(output, torch.Tensor):
+                raise SourceError(
+                    f"{type(model).__name__} gives a {type(output).__name__}; "
+                    "export a module that gives one tensor"
+                )
             # The optimiser of torch.onnx rewrites numbers (it deletes small additions, and
             # folds batch norm into ±1 weights), so it stays off.
             program: Any = torch.onnx.export(
@@ -51,24 +57,25 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
                 input_names=["input"],
                 output_names=["output"],
             )
+    except SourceError:
+        raise
     except Exception as error:  # torch raises whatever the module's own code raises
-        cause = str(error).strip().splitlines()
-        raise SourceError(
-            f"torch.onnx.export cannot export {type(model).__name__}: "
-            f"{cause[0] if cause else type(error).__name__}"
-        ) from error
+        raise SourceError(f"{type(model).__name__} cannot be exported: {_cause(error)}") from error
     finally:
         model.train(was_training)
     exported: ir.Model = program.model
-    if len(exported.graph.outputs) != 1:
-        raise SourceError(
-            f"{type(model).__name__} gives {len(exported.graph.outputs)} outputs; "
-            "export a module that gives one tensor"
-        )
     _strip_metadata(exported)
     # ONNX Runtime before 1.20 reads files up to this version.
     exported.ir_version = min(exported.ir_version, 10)
     ir.save(exported, path)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong first: torch wraps it in advice on its own exporter."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _strip_metadata(model: Any) -> None:

@@ -35,6 +35,11 @@ _POSITIVE_PROBES = np.array(
 _PROBES = np.concatenate([-_POSITIVE_PROBES[::-1], np.zeros(1, np.float32), _POSITIVE_PROBES])
 
 
+# (α·sign(W) − c) + c with a clipped c of up to 1 rounds to 2^-24 of the larger of both, twice.
+_SAME_MAGNITUDE = 4 * 2.0**-24
+_STE_RANGE = 1.0
+
+
 @dataclass(frozen=True)
 class Binarization:
     """How one tensor becomes binary.
@@ -191,7 +196,8 @@ def binary_weight(
 
     Returns:
         (±1 weight of the same shape, magnitudes [O]), or None where some channel holds
-        more than one magnitude, or a zero.
+        more than one magnitude, or a zero. Magnitudes that differ by rounding count as
+        one, their median: straight-through arithmetic, (α·sign(W) − c) + c, leaves that.
 
     Example:
         >>> signs, scale = binary_weight(np.array([[0.5, -0.5], [2.0, 2.0]], np.float32))
@@ -202,9 +208,16 @@ def binary_weight(
     """
     magnitudes = np.abs(weight)
     others = tuple(axis for axis in range(weight.ndim) if axis != output_axis)
-    scale = magnitudes.max(axis=others)
-    if not np.array_equal(scale, magnitudes.min(axis=others)) or not scale.all():
+    largest, smallest = magnitudes.max(axis=others), magnitudes.min(axis=others)
+    if not smallest.all() or not np.isfinite(largest).all():
         return None
-    if not np.isfinite(scale).all():
+    if np.array_equal(largest, smallest):
+        scale = largest
+    elif (
+        largest - smallest
+        <= np.minimum(_SAME_MAGNITUDE * np.maximum(largest, _STE_RANGE), largest / 1000)
+    ).all():
+        scale = np.median(magnitudes, axis=others).astype(np.float32)
+    else:
         return None
     return np.where(weight >= 0, np.float32(1), np.float32(-1)), scale

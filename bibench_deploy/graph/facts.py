@@ -177,6 +177,8 @@ def _binary_convs(model: ir.Model) -> Iterator[BinaryConv]:
         value, pads, pad_value = _before_padding(node.inputs[0])
         value, factor = _peel_activation_scale(model, value)
         binarization = find_binarization(model, value)
+        if pad_value != 0 and node.op_type == "Conv" and any(window_of(node).pads):
+            continue  # two paddings of different value are not one
         if binarization is not None and binarization.low == -binarization.high:
             yield _describe(node, binarization, *parts, pads, pad_value, factor)
 
@@ -208,10 +210,13 @@ def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], float]:
         return value, (0, 0, 0, 0), 0.0
     amounts = constant_of(node.inputs[1])
     filler = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
     if (
         amounts is None
+        or has_axes
         or amounts.size != 8
         or amounts[[0, 1, 4, 5]].any()
+        or min(amounts.tolist()) < 0  # it cuts: that is no padding of the convolution's own
         or node.inputs[0] is None
     ):
         return value, (0, 0, 0, 0), 0.0

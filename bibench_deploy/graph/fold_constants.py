@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.errors import GraphError
 from bibench_deploy.graph.initializer import add_initializer
 
 # Folding must not make a small file huge: an Expand of one number to a feature map, say.
@@ -70,6 +71,9 @@ def evaluate(
 
     Returns:
         One array per output.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the nodes: a wrong shape, an opset that it lacks.
     """
     import onnxruntime
 
@@ -126,13 +130,20 @@ def evaluate(
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(part).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
     names = [clones[value].name for value in outputs]
     feed_by_name = {clone.name: feed for clone, feed in zip(fed, feeds, strict=True)}
-    results: list[npt.NDArray[np.generic]] = session.run(names, feed_by_name)
+    try:
+        session = onnxruntime.InferenceSession(
+            ir.to_proto(part).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        results: list[npt.NDArray[np.generic]] = session.run(names, feed_by_name)
+    except Exception as error:  # ONNX Runtime's own classes have no public home
+        raise GraphError(f"ONNX Runtime cannot run this model: {_cause(error)}") from error
     return results
+
+
+def _cause(error: Exception) -> str:
+    return str(error).partition(" : ")[2].strip() or str(error)
 
 
 def constant_of(value: ir.Value | None) -> npt.NDArray[np.generic] | None:

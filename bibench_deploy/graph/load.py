@@ -6,6 +6,7 @@ same form: no constant sub-graphs, no Identity, no Dropout, a fixed batch of 1.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import onnx
@@ -16,6 +17,8 @@ from bibench_deploy.errors import GraphError
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
 
 OLDEST_OPSET = 11
+# Numbers of one input: a photograph of 16 megapixels has 48 million.
+LARGEST_INPUT = 2**27
 # A protobuf message ends at 2 GiB; a larger model keeps its weights in external data.
 LARGEST_FILE_BYTES = 2**31 - 1
 
@@ -41,7 +44,12 @@ def load_graph(path: Path) -> ir.Model:
     except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
         raise GraphError(f"{path}: cannot be read: {_first_line(error)}") from error
     _fix_batch(model, path)
-    normalize(model)
+    for node in model.graph:
+        node.name = node.name or node.outputs[0].name  # messages and manifests name nodes
+    try:
+        normalize(model)
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
     return model
 
 
@@ -114,6 +122,16 @@ def _fix_batch(model: ir.Model, path: Path) -> None:
             raise GraphError(
                 f'{path}: input "{value.name}" has dynamic sizes ({", ".join(dynamic)}); '
                 "export the model with fixed sizes"
+            )
+        sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
+        if min(sizes, default=1) < 1 or math.prod(sizes) > LARGEST_INPUT:
+            raise GraphError(
+                f'{path}: input "{value.name}" has sizes {sizes}, beyond what can be run; '
+                "export the model for real images"
+            )
+        if value.dtype != ir.DataType.FLOAT:
+            raise GraphError(
+                f'{path}: input "{value.name}" is {value.dtype}; export the model in float32'
             )
         if value.shape[0] != 1:
             value.shape = ir.Shape([1, *list(value.shape)[1:]])

@@ -1,7 +1,7 @@
-"""Rewrite every binary layer to one form: x ≥ 0 → ±1, exactly ±1 weights, then its scale.
+"""Rewrite every binary layer to one form: −1 below 0, else +1; exactly ±1 weights; its scale.
 
 Requires: a graph as `load_graph` gives it, whose binarizations are signs at threshold 0.
-Ensures: each binary layer is GreaterOrEqual(x, 0) → Where(1, −1) → Conv (or Gemm) with an
+Ensures: each binary layer is Less(x, 0) → Where(−1, 1) → Conv (or Gemm) with an
 initializer of ±1 → Mul by a scale [1, O, 1, 1] where the magnitudes were not all 1. A
 separate Pad of zeros becomes the convolution's own. The same value is computed, apart from
 what exactly 0 becomes: here always +1.
@@ -37,9 +37,10 @@ def _insert_sign(graph: ir.Graph, before: ir.Node, source: ir.Value) -> ir.Value
     zero = add_initializer(graph, "sign_threshold", np.zeros((), np.float32))
     high = add_initializer(graph, "sign_high", np.ones((), np.float32))
     low = add_initializer(graph, "sign_low", -np.ones((), np.float32))
-    compare = ir.node("GreaterOrEqual", [source, zero], name=f"{source.name}_is_positive")
-    select = ir.node("Where", [compare.outputs[0], high, low], name=f"{source.name}_sign")
-    compare.outputs[0].name = f"{source.name}_is_positive"
+    # Opset 11 has no GreaterOrEqual.
+    compare = ir.node("Less", [source, zero], name=f"{source.name}_is_negative")
+    select = ir.node("Where", [compare.outputs[0], low, high], name=f"{source.name}_sign")
+    compare.outputs[0].name = f"{source.name}_is_negative"
     select.outputs[0].name = f"{source.name}_sign"
     for node, dtype in ((compare, ir.DataType.BOOL), (select, ir.DataType.FLOAT)):
         node.outputs[0].shape = source.shape

@@ -33,7 +33,7 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
     channels = shape_of(output)[1]
     multiplier, offset = np.ones(channels), np.zeros(channels)
     if len(node.inputs) > 2 and (bias := constant_of(node.inputs[2])) is not None:
-        offset = np.broadcast_to(bias.astype(np.float64), (channels,)).copy()
+        offset = np.broadcast_to(bias.astype(np.float64).reshape(-1), (channels,)).copy()
         node.resize_inputs(2)
     variance, epsilon = np.ones(channels), 0.0
     folded: list[ir.Node] = []

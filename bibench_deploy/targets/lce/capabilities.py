@@ -10,15 +10,19 @@ import onnx_ir as ir
 
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.targets.lce.keras_model import TRANSLATIONS
 
 # Factors that fold into the batch norm behind a binary convolution.
 HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
 
-HELD_OPERATORS = frozenset(
-    ["Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "Div", "Flatten",
-     "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Mul", "PRelu", "ReduceMean", "Relu",
-     "Reshape", "Sigmoid", "Softmax", "Sub"]
-)  # fmt: skip
+_SIGN_OPERATORS = frozenset(
+    ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Sign", "Where"]
+)
+
+_OUTSIDE_A_LAYER = (
+    "outside any recognised binary layer; what it feeds needs weights of one magnitude per "
+    "output channel, no zeros, and inputs of exactly −1 and +1"
+)
 
 
 def refusals(model: ir.Model) -> list[str]:
@@ -42,7 +46,7 @@ def refusals(model: ir.Model) -> list[str]:
         if node in convs:
             reasons.extend(f"{node.name}: {text}" for text in _binary_refusals(convs[node]))
         elif node not in inside_signs and not _is_own_padding(node, convs):
-            reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node))
+            reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node, inside_signs))
     for node in inside_signs:
         for value in node.outputs:
             outside = [
@@ -75,7 +79,7 @@ def _binary_refusals(conv: BinaryConv) -> list[str]:
         )
     if facts.threshold != 0:
         reasons.append(f"binarizes at {facts.threshold:g}; subtract that first and binarize at 0")
-    if not conv.binarization.is_sign:
+    elif not conv.binarization.is_sign:
         reasons.append("binarizes to −1 above the threshold; negate the weights instead")
     if facts.group != 1:
         reasons.append("a grouped binary convolution, which fails in LCE's default kernel")
@@ -95,16 +99,23 @@ def _binary_refusals(conv: BinaryConv) -> list[str]:
     return reasons
 
 
-def _float_refusals(node: ir.Node) -> list[str]:
-    if node.domain != "" or node.op_type not in HELD_OPERATORS:
+def _float_refusals(node: ir.Node, inside_signs: set[ir.Node]) -> list[str]:
+    if node.domain == "" and node.op_type in _SIGN_OPERATORS:
+        return [f"{node.op_type} {_OUTSIDE_A_LAYER}"]
+    if node.domain != "" or node.op_type not in TRANSLATIONS:
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         return [f"operator {name} is not supported; replace it in the model"]
     if node.op_type in _CONSTANT_PARAMETERS:
         parameters = [value for value in node.inputs[1:] if value is not None]
         if any(constant_of(value) is None for value in parameters):
             return [f"the parameters of this {node.op_type} are computed; make them constants"]
-    check = _CHECKS.get(node.op_type)
-    reason = None if check is None else check(node)
+    if node.op_type in ("Flatten", "Reshape"):
+        # A sign's only readers are binary layers, and those know the order of a flattened map.
+        readers = {use.node for use in node.outputs[0].uses()} - inside_signs
+        reason = _flatten_refusal(node, readers)
+    else:
+        check = _CHECKS.get(node.op_type)
+        reason = None if check is None else check(node)
     return [] if reason is None else [reason]
 
 
@@ -181,14 +192,14 @@ def _reduce_refusal(node: ir.Node) -> str | None:
     return None
 
 
-def _flatten_refusal(node: ir.Node) -> str | None:
+def _flatten_refusal(node: ir.Node, readers: set[ir.Node]) -> str | None:
     source, output = node.inputs[0], shape_of(node.outputs[0])
     assert source is not None
     shape = shape_of(source)
     is_flat = len(output) == 2 and len(shape) in (2, 4) and output[0] == shape[0]
     if not is_flat:
         return f"reshapes {list(shape)} to {list(output)}; only flattening a whole map is supported"
-    users = {use.node.op_type for use in node.outputs[0].uses()}
+    users = {reader.op_type for reader in readers}
     if len(shape) == 4 and shape[2:] != (1, 1) and not users <= {"Gemm", "MatMul"}:
         return "a flattened map that other than fully connected layers read"
     return None
@@ -222,14 +233,12 @@ _CHECKS = {
     "Concat": _concat_refusal,
     "Conv": _conv_refusal,
     "Div": _arithmetic_refusal,
-    "Flatten": _flatten_refusal,
     "Gemm": _linear_refusal,
     "MatMul": _linear_refusal,
     "MaxPool": _pool_refusal,
     "Mul": _arithmetic_refusal,
     "PRelu": _prelu_refusal,
     "ReduceMean": _reduce_refusal,
-    "Reshape": _flatten_refusal,
     "Softmax": _softmax_refusal,
     "Sub": _arithmetic_refusal,
 }

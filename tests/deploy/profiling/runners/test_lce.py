@@ -58,5 +58,5 @@ def test_a_binarized_model_on_two_threads_notes_what_they_are_used_for(tiny: Art
 
 def test_a_missing_runtime_names_the_extra_that_brings_it(tiny: Artifact) -> None:
     stderr = "run_model: larq_compute_engine is not installed; run: python -m pip install …\n"
-    with pytest.raises(MissingExtraError, match=r"bibench\[profile\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[profile\]"):
         LceRunner().read(CommandResult(2, "", stderr), tiny, 1)
