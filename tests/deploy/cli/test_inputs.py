@@ -26,7 +26,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_a_shape_of_another_form_is_refused_with_an_example(text) -> None:
-    with pytest.raises(typer.BadParameter, match="C,H,W or .*, such as 1,3,224,224"):
+    with pytest.raises(typer.BadParameter, match=r"C,H,W or .*, such as 1,3,224,224"):
         parse_shape(text)
 
 
