@@ -18,7 +18,7 @@ EXIT_FAILED = 2
 # A full disk, or a place that cannot be written: the world's fault, not ours.
 _WORLD_ERRORS = frozenset(
     [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
-     errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG]
+     errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY]
 )  # fmt: skip
 # Which extra of bibench brings a package that a command may find missing.
 _EXTRAS = {"matplotlib": "plots", "onnxscript": "train", "safetensors": "train", "torch": "train"}
