@@ -6,7 +6,7 @@ import pytest
 from bibench_deploy.errors import ParityError
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.verify.parity import (
-    ROUNDING,
+    SIGN_ROUNDING,
     GraphRunner,
     Observation,
     compare,
@@ -42,9 +42,9 @@ def honest(model):
     for row in INPUTS:
         first = np.where(row[None] >= 0, np.float32(1), np.float32(-1))
         # The second layer's numbers depend on the first layer's signs alone.
-        _, sources = runner.run_forced(row[None], [first, np.ones((1, 8, 6, 6), np.float32)])
+        _, sources, _ = runner.run_forced(row[None], [first, np.ones((1, 8, 6, 6), np.float32)])
         second = np.where(sources[1] >= 0, np.float32(1), np.float32(-1))
-        output, _ = runner.run_forced(row[None], [first, second])
+        output, *_ = runner.run_forced(row[None], [first, second])
         outputs.append(output)
         signs[0].append(first)
         signs[1].append(second)
@@ -84,9 +84,9 @@ def test_a_flip_within_rounding_is_counted_and_explained(make_graph) -> None:
     first = np.where(inputs >= 0, np.float32(1), np.float32(-1))
     first[0, 1, 2, 3] = -1
     runner = GraphRunner(model, forced=True)
-    _, sources = runner.run_forced(inputs, [first, np.ones((1, 8, 6, 6), np.float32)])
+    _, sources, _ = runner.run_forced(inputs, [first, np.ones((1, 8, 6, 6), np.float32)])
     second = np.where(sources[1] >= 0, np.float32(1), np.float32(-1))
-    output, _ = runner.run_forced(inputs, [first, second])
+    output, *_ = runner.run_forced(inputs, [first, second])
     parity = compare(model, inputs, Observation(output, (first, second)), "LCE")
     assert parity.unexplained_flips == 0
     assert parity.flip_rate == pytest.approx(1 / (4 * 36 + 8 * 36))
@@ -102,7 +102,7 @@ def test_a_flip_far_from_zero_names_its_layer(layer, name, model, honest) -> Non
         compare(model, INPUTS, flipped, "LCE")
     text = str(raised.value)
     assert text.startswith("LCE takes ")
-    assert f"of its layer's range from zero at {name};" in text
+    assert f"of its largest term from zero at {name};" in text
 
 
 def test_the_boundary_between_rounding_and_error_is_rounding(make_graph) -> None:
@@ -110,7 +110,7 @@ def test_the_boundary_between_rounding_and_error_is_rounding(make_graph) -> None
         "g (float[1,4] x) => (y) { s = Sign(x)  y = Gemm<transB=1>(s, w) }", w=np.ones((3, 4))
     )
     for factor, is_explained in ((0.9, True), (1.1, False)):
-        inputs = np.array([[1, -1, 0.5, factor * ROUNDING]], np.float32)
+        inputs = np.array([[1, -1, 0.5, factor * SIGN_ROUNDING]], np.float32)
         signs = np.array([[1, -1, 1, -1]], np.float32)
         observed = Observation(np.zeros((1, 3), np.float32), (signs,))
         if is_explained:
@@ -275,9 +275,42 @@ def test_forced_signs_take_the_height_of_the_graphs_own(make_graph, run_graph) -
         w=np.array([[1.0, -1, 1, 1]]),
     )
     x = np.array([[1, -2, 3, -4]], np.float32)
-    output, (source,) = GraphRunner(model, forced=True).run_forced(x, [np.sign(x)])
+    output, (source,), _ = GraphRunner(model, forced=True).run_forced(x, [np.sign(x)])
     np.testing.assert_array_equal(output, run_graph(model, x))
     np.testing.assert_array_equal(source, x)
+
+
+def test_rounding_is_relative_to_what_was_added_up(make_graph) -> None:
+    """A clip hides how large the terms were; their rounding stays."""
+    model = make_graph(
+        """g (float[1,4] x) => (y) {
+            a = Mul(x, big)  b = Clip(a, low, high)  s = Sign(b)  y = Gemm<transB=1>(s, w) }""",
+        big=1000.0, low=-1.0, high=1.0, w=np.ones((3, 4)),
+    )  # fmt: skip
+    x = np.array([[1, -1, 0.5, 0.9 * SIGN_ROUNDING]], np.float32)
+    signs = np.array([[1, -1, 1, -1]], np.float32)
+    observed = Observation(np.zeros((1, 3), np.float32), (signs,))
+    assert compare(model, x, observed, "LCE").flip_rate == 0.25
+
+
+def test_many_exact_zeros_are_no_chance(make_graph) -> None:
+    model = make_graph(
+        "g (float[1,4] x) => (y) { s = Sign(x)  y = Gemm<transB=1>(s, w) }", w=np.ones((3, 4))
+    )
+    observed = Observation(np.full((1, 3), 4, np.float32), (np.ones((1, 4), np.float32),))
+    with pytest.raises(ParityError, match="2 of 4 numbers are exactly 0 before their sign"):
+        compare(model, np.array([[1, 0, 0, 2]], np.float32), observed, "LCE")
+
+
+def test_a_hidden_flip_explains_another_output_only_near_zero(make_graph) -> None:
+    model = make_graph(
+        "g (float[1,4] x) => (y) { s = Sign(x)  y = Gemm<transB=1>(s, w) }", w=np.ones((3, 4))
+    )
+    hidden = Observation(np.full((1, 3), 2, np.float32), None)
+    near = np.array([[1, 1, 1, 1e-9]], np.float32)
+    assert compare(model, near, hidden, "PyTorch").max_abs_error == 2
+    with pytest.raises(ParityError, match="differs from the ONNX graph by 2"):
+        compare(model, np.ones((1, 4), np.float32), hidden, "PyTorch")
 
 
 def test_running_does_not_change_the_model(model) -> None:
