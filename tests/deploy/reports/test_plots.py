@@ -92,7 +92,5 @@ def test_a_long_name_is_shortened(write, header, artifact, cell):
 
 def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(
-        MissingExtraError, match=r"the HTML report needs matplotlib.*\.\[plots\]"
-    ):
+    with pytest.raises(MissingExtraError, match=r"the HTML report needs matplotlib.*\.\[plots\]"):
         plots.check_matplotlib()
