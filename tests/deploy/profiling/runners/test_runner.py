@@ -30,11 +30,11 @@ def test_the_scripts_that_a_device_needs_exist(runner: Runner) -> None:
 
 
 def test_the_command_starts_the_devices_python_on_the_devices_files(runner: Runner) -> None:
-    scripts = [f"/work/{script.name}" for script in runner.scripts()]
+    scripts = [f"/board/{script.name}" for script in runner.scripts()]
     preset = find_preset("quick")
-    command = runner.command("/opt/python3", scripts, "/work/a model", 4, preset, seed=0)
+    command = runner.command("/opt/python3", scripts, "/board/a model", 4, preset, seed=0)
     assert command[0] == "/opt/python3"
-    assert {*scripts, "/work/a model", "4"} <= set(command)
+    assert {*scripts, "/board/a model", "4"} <= set(command)
 
 
 @pytest.mark.parametrize("printed", ["", "garbage", "[]", "{}", '{"samples_ms": 3}'])
