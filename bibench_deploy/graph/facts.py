@@ -87,8 +87,6 @@ class BinaryConv:
         binarization: how its input becomes binary.
         weight: exactly ±1, [O, I / group, kH, kW] or [O, I].
         magnitude: of the original weights, [O].
-        scales: the constant Mul and Div nodes after it, in order.
-        end: the value after the last of them: what batch norm or other readers see.
     """
 
     facts: BinaryConvFacts
@@ -96,8 +94,6 @@ class BinaryConv:
     binarization: Binarization
     weight: npt.NDArray[np.float32]
     magnitude: npt.NDArray[np.float32]
-    scales: tuple[ir.Node, ...]
-    end: ir.Value
 
 
 @dataclass(frozen=True)
@@ -253,7 +249,7 @@ def _describe(
     kind: Literal["conv", "linear"] = "conv" if node.op_type == "Conv" else "linear"
     source, output = binarization.source, node.outputs[0]
     window = window_of(node) if kind == "conv" else Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    scales, scale, factor, end = _scales_after(output)
+    scale, factor, end = _scales_after(output)
     if input_factor is not None:
         scale, factor = Granularity.DYNAMIC, input_factor
     scale = _coarser(scale, _granularity_of_magnitude(magnitude * abs(binarization.high)))
@@ -281,7 +277,7 @@ def _describe(
         has_mean_shift=_is_shifted(source),
         zeros_come_from=_zeros_come_from(source),
     )
-    return BinaryConv(facts, node, binarization, weight, magnitude, tuple(scales), end)
+    return BinaryConv(facts, node, binarization, weight, magnitude)
 
 
 def _pads(
@@ -315,14 +311,13 @@ def _pair(node: ir.Node, attribute: str) -> tuple[int, int]:
 
 def _scales_after(
     value: ir.Value,
-) -> tuple[list[ir.Node], Granularity, ir.Value | None, ir.Value]:
+) -> tuple[Granularity, ir.Value | None, ir.Value]:
     """Follow the factors on a convolution's output up to batch norm or a branch.
 
     Returns:
-        The constant Mul and Div nodes, the granularity of all factors, the computed
-        factor if there is one, and the value after the last constant factor.
+        The granularity of all factors, the computed factor if there is one, and the value
+        after the last constant factor.
     """
-    nodes: list[ir.Node] = []
     granularity = Granularity.NONE
     while (reader := only_reader(value)) is not None and reader.op_type in ("Mul", "Div"):
         if reader.op_type == "Div" and reader.inputs[0] is not value:
@@ -330,11 +325,10 @@ def _scales_after(
         constant = _constant_operand(reader)
         if constant is None:
             other = next((item for item in reader.inputs if item is not value), None)
-            return nodes, Granularity.DYNAMIC, other, value
+            return Granularity.DYNAMIC, other, value
         granularity = _coarser(granularity, _granularity_of_factor(constant, shape_of(value)))
-        nodes.append(reader)
         value = reader.outputs[0]
-    return nodes, granularity, None, value
+    return granularity, None, value
 
 
 def _constant_operand(node: ir.Node) -> npt.NDArray[np.generic] | None:
