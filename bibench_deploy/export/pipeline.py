@@ -19,7 +19,6 @@ from bibench_deploy.artifact import (
     TWIN_DIRECTORY,
     Artifact,
     file_entry,
-    sha256_of,
     staged_directory,
     write_manifest,
 )
@@ -86,7 +85,8 @@ def export_source(
                 # Binary layers that are not bibench's own do not show their signs.
                 observed = Observation(observed.outputs, None)
             onnx_seen = compare(graph, inputs, observed, "PyTorch")
-        export = _Export(source, model, writer_target, writer, verify, progress)
+        compared = inputs if verify else None
+        export = _Export(source, model, writer_target, writer, compared, progress)
         export.write(graph, directory, linted, onnx_seen)
         if baseline and not binary_convs(graph):
             progress("no binary layer, so it is its own FP32 twin")
@@ -149,14 +149,14 @@ class _Export:
         model: torch.nn.Module | None,
         target: Target,
         writer: Writer,
-        verify: bool,
+        inputs: _Array | None,
         progress: Progress,
     ) -> None:
         self._source = source
         self._model = model
         self._target = target
         self._writer = writer
-        self._verify = verify
+        self._inputs = inputs  # None: parity is not proved
         self._progress = progress
 
     def write(
@@ -173,14 +173,12 @@ class _Export:
         lowered = self._target.lower(graph)
         written = self._writer.write(lowered, directory)
         parity = None
-        if self._verify:
+        if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
-            shape = (1, *shape_of(graph.graph.inputs[0])[1:])
-            inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
-            seen = written.execute(inputs)
+            seen = written.execute(self._inputs)
             observed = Observation(seen.outputs, seen.signs)
             # With the graph itself, not the lowered one: the proof covers the lowering too.
-            onnx_to_target = compare(graph, inputs, observed, self._target.title)
+            onnx_to_target = compare(graph, self._inputs, observed, self._target.title)
             parity = {
                 "inputs": PARITY_INPUTS,
                 "seed": PARITY_SEED,
@@ -188,7 +186,7 @@ class _Export:
                 "onnx_to_target": onnx_to_target.to_json(),
             }
         accuracy = None
-        if self._verify and not is_twin and self._source.test_set is not None:
+        if self._inputs is not None and not is_twin and self._source.test_set is not None:
             self._progress("answering the held-out images")
             accuracy = self._test(self._source.test_set, written.execute)
         count = len(binary_convs(lowered))
@@ -200,7 +198,7 @@ class _Export:
             "name": self._source.name,
             "target": self._target.name,
             "role": "fp32_twin" if is_twin else "model",
-            "source": self._source_facts(directory / "model.onnx", is_twin),
+            "source": self._source_facts(files["onnx"]["sha256"], is_twin),
             "input": written.input,
             "output": {
                 "name": lowered.graph.outputs[0].name,
@@ -239,8 +237,8 @@ class _Export:
             result["same_answers"] = int((answers == expected).sum())
         return result
 
-    def _source_facts(self, onnx_path: Path, is_twin: bool) -> dict[str, Any]:
-        facts: dict[str, Any] = {**self._source.facts, "onnx_sha256": sha256_of(onnx_path)}
+    def _source_facts(self, onnx_sha256: str, is_twin: bool) -> dict[str, Any]:
+        facts: dict[str, Any] = {**self._source.facts, "onnx_sha256": onnx_sha256}
         if is_twin:
             facts.update(accuracy=None, trained=False)
         return facts
