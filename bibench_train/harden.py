@@ -18,13 +18,14 @@ from bibench_train.layers import BinaryConv1d, BinaryConv2d, BinaryLayer, Binary
 
 
 class HardBinaryLayer(nn.Module):
-    """What remains of a binary layer: `scale * op(sign(x + shift), weight) + bias`.
+    """What remains of a binary layer: see `Hardened` for the formula.
 
     Attributes:
         weight: [O, I/groups, *kernel], every element exactly -1 or +1.
         scale: Multiplier of the output, or None. Shaped to broadcast: [1, O, 1, 1] for a 2-d
             convolution, [O] for a linear layer.
         shift: Added to the input before its sign, or None; shaped likewise, with I.
+        input_scale: Gives a factor of the output from the layer's input, or None.
         bias: Added last, or None; shaped as `scale`.
         shape: The layer's geometry.
     """
@@ -43,6 +44,7 @@ class HardBinaryLayer(nn.Module):
         # Shaped here, once: reshaping in forward would put Reshape nodes into every export.
         self.register_buffer("scale", self._shaped(hard.scale))
         self.register_buffer("shift", self._shaped(hard.shift))
+        self.input_scale = hard.input_scale
         self.register_buffer("bias", self._shaped(None if bias is None else bias.detach().clone()))
 
     def _shaped(self, values: Tensor | None) -> Tensor | None:
@@ -56,11 +58,11 @@ class HardBinaryLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's eval output, from plain operations."""
-        if self.shift is not None:
-            x = x + self.shift
+        shifted = x if self.shift is None else x + self.shift
         # Written with floats: an integer 0 or a cast becomes a Cast node in the export.
-        x = torch.where(x >= 0.0, 1.0, -1.0)
-        output = self.operator(x)
+        output = self.operator(torch.where(shifted >= 0.0, 1.0, -1.0))
+        if self.input_scale is not None:
+            output = output * self.input_scale(x)
         if self.scale is not None:
             output = output * self.scale
         if self.bias is not None:

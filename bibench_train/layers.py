@@ -7,8 +7,10 @@ where the algorithm is None; architectures call those.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -163,6 +165,41 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, BinaryLayer):
             yield name, module
+
+
+def set_output_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Tell each binary layer that asks for it what size its output has, from one dry pass.
+
+    Call it before the optimizer is built: a layer may create parameters of that size. Models
+    without such layers are left as they are.
+
+    Args:
+        model: Any module with binary layers inside.
+        input_shape: Of one input without the batch, such as (3, 32, 32).
+
+    Example:
+        >>> from bibench_train import algorithms
+        >>> layer = BinaryConv2d(algorithms.load("xnorpp"), 4, 8, 3, padding=1)
+        >>> set_output_sizes(layer, (4, 5, 6))
+        >>> sorted(tuple(p.shape) for p in layer.binarizer.parameters())
+        [(5,), (6,), (8,)]
+    """
+    asking = {n: layer for n, layer in binary_layers(model) if layer.binarizer.needs_output_size}
+    if not asking:
+        return
+    sizes: dict[str, tuple[int, ...]] = {}
+    dry = copy.deepcopy(model).to("meta").eval()
+    for name, layer in binary_layers(dry):
+        if name in asking:
+            layer.register_forward_hook(
+                lambda layer, _, output, name=name: sizes.update(
+                    {name: tuple(output.shape[2:]) if layer.binarizer.shape.kernel_size else ()}
+                )
+            )
+    with torch.no_grad():
+        dry(torch.zeros(1, *input_shape, device="meta"))
+    for name, layer in asking.items():
+        layer.binarizer.set_output_size(sizes[name])
 
 
 def _conv_shape(conv: nn.Conv1d | nn.Conv2d) -> LayerShape:

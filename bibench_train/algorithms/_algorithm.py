@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,10 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Hardened:
-    """What remains of a binary layer at inference, as constants.
+    """What remains of a binary layer at inference.
 
-    `output = scale * conv(sign(input + shift), weight) + bias`; the bias belongs to the layer.
+    `output = conv(sign(input + shift), weight) * input_scale(input) * scale + bias`, multiplied in
+    this order; the bias belongs to the layer.
     """
 
     weight: Tensor
@@ -59,6 +61,9 @@ class Hardened:
     """[O], or [O, H, W] where the scale differs by position; None means 1."""
     shift: Tensor | None = None
     """[I], added to the input before it is binarized; None means 0."""
+    input_scale: nn.Module | None = None
+    """The layer's input → a factor that broadcasts to its output, from plain operations; None
+    means 1. No engine folds a factor that is known only at run time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,16 @@ class Algorithm:
     """W → α [O]; None means no scale."""
     binarizer: type[Binarizer] | None = None
     """What a layer learns or remembers beyond its weight; None means nothing."""
+    stages: int = 1
+    """Equal parts into which a run is divided: optimizer and learning rate begin anew in each."""
+    scale_granularity: Literal["none", "channel", "spatial"] = "none"
+    """What the constant scale of a convolution differs by at inference."""
+    rescales_by_activation: bool = False
+    """Whether the output is multiplied by a factor computed from the input."""
+    shifts_input: bool = False
+    """Whether something learned is added to the input before its sign."""
+    schedule: str = ""
+    """For people: what changes from epoch to epoch; empty where nothing does."""
     scale: str = "none"
     """For people: the scale in one phrase."""
     gradient: str = ""
@@ -100,8 +115,12 @@ class Binarizer(nn.Module):
     The defaults call the algorithm's pure functions and hold no state. A subclass overrides the
     methods in which it differs; parameters and buffers it registers are trained and stored with
     the layer, under `<layer>.binarizer.<name>`. Create all of them in the constructor: whatever
-    appears later is missing from the optimizer.
+    appears later is missing from the optimizer. The one exception is what depends on the size of
+    the layer's output: `set_output_size` may create it, and is called before any optimizer exists.
     """
+
+    needs_output_size: ClassVar[bool] = False
+    """Whether `set_output_size` must be called before the first forward pass."""
 
     def __init__(self, algorithm: Algorithm, shape: LayerShape) -> None:
         super().__init__()
@@ -130,6 +149,9 @@ class Binarizer(nn.Module):
         """
         alpha = self.channel_scale(weight)
         return output if alpha is None else output * self.shape.broadcast(alpha)
+
+    def set_output_size(self, size: tuple[int, ...]) -> None:
+        """Told once, when a model is built, the size of the layer's output: (H, W), (L,) or ()."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called by the training loop before each epoch, for schedules.

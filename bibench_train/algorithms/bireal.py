@@ -27,6 +27,7 @@ ALGORITHM = Algorithm(
     binarize_input=sign_polynomial,
     binarize_weight=sign_clipped_ste,
     channel_scale=mean_magnitude,
+    scale_granularity="channel",
     scale="mean |W| per output channel",
     gradient="STE / polynomial",
     remains="α per output channel",

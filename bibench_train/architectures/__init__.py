@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bibench_train.algorithms._algorithm import Algorithm
     from bibench_train.architectures._architecture import Architecture
 
+_IMAGE_SIZE = {"cifar": (32, 32), "imagenet": (224, 224)}
 # Between the two sizes that the forms are made for, on a logarithmic scale.
 _IMAGENET_FROM_PIXELS = 96
 
@@ -72,6 +73,7 @@ def build(
     num_classes: int = 10,
     in_channels: int = 3,
     form: str | None = None,
+    image_size: tuple[int, int] | None = None,
     **options: object,
 ) -> nn.Module:
     """Build an architecture with freshly initialised weights, drawn from torch's global generator.
@@ -82,6 +84,8 @@ def build(
         num_classes: Outputs of the last layer.
         in_channels: Channels of the image.
         form: "cifar" or "imagenet"; None takes the architecture's default, see `form_for`.
+        image_size: (H, W) of the images; None takes what the form is made for. It matters to
+            algorithms whose parameters have the size of a layer's output.
         options: The family's own, such as `downsample` of the ResNets.
 
     Returns:
@@ -96,14 +100,18 @@ def build(
         >>> sum(p.numel() for p in model.parameters())
         272474
     """
+    from bibench_train.layers import set_output_sizes
+
     architecture = load(name)
     form = form or architecture.forms[0]
     if form not in architecture.forms:
         raise ValueError(f'{name} has no form "{form}"; one of: {", ".join(architecture.forms)}')
-    return architecture.make(
+    model = architecture.make(
         algorithm=algorithms.load(algorithm) if isinstance(algorithm, str) else algorithm,
         num_classes=num_classes,
         in_channels=in_channels,
         form=form,
         **options,
     )
+    set_output_sizes(model, (in_channels, *(image_size or _IMAGE_SIZE[form])))
+    return model

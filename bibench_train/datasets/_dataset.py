@@ -16,6 +16,27 @@ Batch = tuple[Tensor, Tensor]
 """Images [N, C, H, W] float32, normalised, channels last in memory; labels [N] int64."""
 
 
+@dataclass(frozen=True)
+class Shard:
+    """The part of each batch that one of several processes works on.
+
+    Example:
+        >>> Shard(1, 2).of(torch.arange(5))
+        tensor([1, 3])
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch: Tensor) -> Tensor:
+        """Every `count`-th entry of a batch, from `index` on."""
+        return batch[self.index :: self.count]
+
+
+WHOLE = Shard()
+"""All of every batch: one process."""
+
+
 class Dataset(ABC):
     """Labelled images with a training and a test split."""
 
@@ -37,16 +58,19 @@ class Dataset(ABC):
         """Images in the training split."""
 
     @abstractmethod
-    def train_batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def train_batches(
+        self, batch_size: int, generator: torch.Generator, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         """One epoch of the training split, shuffled and augmented; the last batch may be smaller.
 
         Args:
-            batch_size: Images a batch.
+            batch_size: Images a batch, all shards together.
             generator: Every random choice comes from here, so one seed gives one epoch.
+            shard: The part of each batch to give; what an image looks like does not depend on it.
         """
 
     @abstractmethod
-    def test_batches(self, batch_size: int) -> Iterator[Batch]:
+    def test_batches(self, batch_size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         """The test split in its fixed order, neither shuffled nor augmented."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -94,7 +118,9 @@ class ImagesInMemory(Dataset):
         """N of the training split."""
         return len(self.train_labels)
 
-    def train_batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def train_batches(
+        self, batch_size: int, generator: torch.Generator, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         """One shuffled, augmented epoch."""
         order = torch.randperm(self.train_size, generator=generator)
         for chosen in torch.split(order, batch_size):
@@ -103,13 +129,14 @@ class ImagesInMemory(Dataset):
                 images = random_crop(images, self.crop_padding, generator)
             if self.is_flipped:
                 images = random_flip(images, generator)
-            yield self._normalise(images), self.train_labels[chosen]
+            yield self._normalise(shard.of(images)), shard.of(self.train_labels[chosen])
 
-    def test_batches(self, batch_size: int) -> Iterator[Batch]:
+    def test_batches(self, batch_size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         """The test split, in order."""
         for start in range(0, len(self.test_labels), batch_size):
-            stop = start + batch_size
-            yield self._normalise(self.test_images[start:stop]), self.test_labels[start:stop]
+            chosen = slice(start, start + batch_size)
+            images = shard.of(self.test_images[chosen])
+            yield self._normalise(images), shard.of(self.test_labels[chosen])
 
     def _normalise(self, images: Tensor) -> Tensor:
         mean = torch.tensor(self.mean) * 255.0

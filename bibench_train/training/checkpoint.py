@@ -82,6 +82,7 @@ def build_model(info: RunInfo) -> nn.Module:
             algorithm=info.algorithm,
             num_classes=info.num_classes,
             in_channels=info.input_shape[0],
+            image_size=info.input_shape[1:],
             **info.architecture_options,
         )
     except (TypeError, ValueError) as error:

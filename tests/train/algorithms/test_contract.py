@@ -10,7 +10,13 @@ from torch import Tensor
 from bibench_train import algorithms
 from bibench_train.algorithms._algorithm import Algorithm, Binarizer
 from bibench_train.harden import HardBinaryLayer, harden
-from bibench_train.layers import BinaryConv1d, BinaryConv2d, BinaryLayer, BinaryLinear
+from bibench_train.layers import (
+    BinaryConv1d,
+    BinaryConv2d,
+    BinaryLayer,
+    BinaryLinear,
+    set_output_sizes,
+)
 
 KINDS = ["conv2d", "conv1d", "linear"]
 
@@ -22,8 +28,11 @@ def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     return found
 
 
+EPOCHS = 200
+
+
 def make(algorithm: Algorithm, kind: str) -> tuple[BinaryLayer, Tensor]:
-    """A layer with every option away from its default, and an input for it, zeros among it."""
+    """A layer in its last epoch, every option away from its default, and an input with zeros."""
     torch.manual_seed(0)
     layer: BinaryLayer
     if kind == "conv2d":
@@ -35,6 +44,8 @@ def make(algorithm: Algorithm, kind: str) -> tuple[BinaryLayer, Tensor]:
     else:
         layer = BinaryLinear(algorithm, 4, 6)
         x = torch.randn(3, 4)
+    set_output_sizes(layer, tuple(x.shape[1:]))
+    layer.binarizer.start_epoch(EPOCHS - 1, EPOCHS)
     with torch.no_grad():
         layer.weight.flatten()[::5] = 0.0
         for parameter in layer.binarizer.parameters():
@@ -86,10 +97,9 @@ def test_stride_padding_dilation_groups_and_bias_are_honoured(
     binarizer, bias = layer.binarizer, layer.bias
     assert bias is not None
     dots = by_hand(kind, binarizer.binarize_input(x), binarizer.binarize_weight(layer.weight))
-    alpha = binarizer.channel_scale(layer.weight)
-    alpha = torch.ones(6) if alpha is None else alpha
     shape = (1, 6, *[1] * (dots.dim() - 2))
-    torch.testing.assert_close(layer(x), dots * alpha.view(shape) + bias.view(shape))
+    expected = binarizer.rescale(dots, layer.weight, x) + bias.view(shape)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -160,8 +170,32 @@ def test_what_is_learned_exists_before_the_first_forward(algorithm: Algorithm) -
     assert {name for name, _ in layer.named_parameters()} == before
 
 
-def test_the_epoch_hook_can_be_called_for_every_algorithm(algorithm: Algorithm) -> None:
+def test_the_epoch_hook_moves_what_the_algorithm_says_it_moves(algorithm: Algorithm) -> None:
     layer, x = make(algorithm, "conv2d")
     assert isinstance(layer.binarizer, Binarizer)
-    layer.binarizer.start_epoch(0, 10)
-    assert layer(x).isfinite().all()
+    seen = []
+    for epoch in (0, EPOCHS // 2, EPOCHS - 1):
+        layer.binarizer.start_epoch(epoch, EPOCHS)
+        assert layer.train()(x).isfinite().all()
+        seen.append([buffer.item() for _, buffer in layer.binarizer.named_buffers()])
+    if algorithm.schedule:
+        assert seen[0] != seen[-1]
+    else:
+        assert seen[0] == seen[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_algorithm_says_of_deployment_is_what_is_left_of_its_layer(
+    algorithm: Algorithm, kind: str
+) -> None:
+    layer, _ = make(algorithm, kind)
+    hard = layer.eval().binarizer.harden(layer.weight)
+    assert (hard.shift is not None) == algorithm.shifts_input
+    assert (hard.input_scale is not None) == algorithm.rescales_by_activation
+    if kind == "linear" and algorithm.scale_granularity == "spatial":
+        assert hard.scale is not None
+        assert hard.scale.shape == (6,)
+        return
+    dimensions = {"none": 0, "channel": 1, "spatial": 3 if kind == "conv2d" else 2}
+    found = 0 if hard.scale is None else hard.scale.dim()
+    assert found == dimensions[algorithm.scale_granularity]
