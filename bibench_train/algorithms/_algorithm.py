@@ -88,7 +88,8 @@ class Algorithm:
     binarizer: type[Binarizer] | None = None
     """What a layer learns or remembers beyond its weight; None means nothing."""
     stages: int = 1
-    """Equal parts into which a run is divided: optimizer and learning rate begin anew in each."""
+    """Equal parts into which a run is divided: optimizer and learning rate begin anew in each;
+    `stage_of` says which epoch is in which."""
     scale_granularity: Literal["none", "channel", "spatial"] = "none"
     """What the constant scale of a convolution differs by at inference."""
     rescales_by_activation: bool = False
@@ -107,6 +108,26 @@ class Algorithm:
     def make_binarizer(self, shape: LayerShape) -> Binarizer:
         """The binarizer of one new layer."""
         return (self.binarizer or Binarizer)(self, shape)
+
+
+def stage_of(epoch: int, epochs: int, stages: int) -> int:
+    """The stage, counted from 0, that an epoch belongs to; the last epoch is in the last stage.
+
+    A run with fewer epochs than stages leaves out the first stages: only the last one ends with
+    what can be deployed.
+
+    Args:
+        epoch: Counted from 0.
+        epochs: How many the run has.
+        stages: How many equal parts the run has: `Algorithm.stages`.
+
+    Example:
+        >>> [stage_of(epoch, 5, 2) for epoch in range(5)]
+        [0, 0, 0, 1, 1]
+        >>> stage_of(0, 1, 2)
+        1
+    """
+    return max(epoch * stages // epochs, stages - (epochs - epoch))
 
 
 class Binarizer(nn.Module):

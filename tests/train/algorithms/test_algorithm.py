@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bibench_train.algorithms._algorithm import Algorithm, Binarizer, LayerShape
+from bibench_train.algorithms._algorithm import Algorithm, Binarizer, LayerShape, stage_of
 from bibench_train.errors import NotBinaryError
 from bibench_train.harden import harden
 from bibench_train.layers import BinaryConv2d, BinaryLinear
@@ -84,3 +84,22 @@ def test_penalties_are_summed_over_the_layers_and_reach_the_weights() -> None:
 
 def test_without_penalties_nothing_is_added_to_the_loss() -> None:
     assert penalty(nn.Sequential(BinaryLinear(PLAIN, 4, 2), nn.Linear(2, 2))) == 0.0
+
+
+@pytest.mark.parametrize("epochs", range(1, 9))
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_stages_come_in_order_and_the_last_epoch_is_in_the_last_one(
+    epochs: int, stages: int
+) -> None:
+    found = [stage_of(epoch, epochs, stages) for epoch in range(epochs)]
+    assert found == sorted(found)
+    assert found[-1] == stages - 1
+    if epochs >= stages:
+        assert set(found) == set(range(stages))
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(200, 100), (5, 3), (2, 1), (1, 0)])
+def test_the_second_of_two_stages_begins_at_half_the_epochs_rounded_up(
+    epochs: int, first: int
+) -> None:
+    assert [stage_of(epoch, epochs, 2) for epoch in range(epochs)].index(1) == first
