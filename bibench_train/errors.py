@@ -5,6 +5,8 @@
     ├── DatasetError          data that is missing, damaged or of another form
     ├── CheckpointError       a checkpoint that is missing, damaged or of another model
     ├── NotBinaryError        a model whose algorithm has not reached -1 and +1 yet
+    ├── DeviceError           a GPU that is not there
+    ├── MissingPackageError   an optional package that is not installed
     └── TrainingStoppedError  a run that cannot go on (a loss that is not a number …)
 
 The command line prints such an error as one line and exits with 2.
@@ -42,6 +44,21 @@ class CheckpointError(TrainError):
 
 class NotBinaryError(TrainError):
     """A model from which no strictly binary network can be made yet."""
+
+
+class DeviceError(TrainError):
+    """A device that was asked for and is not there."""
+
+
+class MissingPackageError(TrainError):
+    """An optional package that is not installed; names the extra that brings it."""
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{feature} needs {package}, which is not installed; run in a clone of bibench: "
+            f'python -m pip install ".[{extra}]"'
+        )
 
 
 class TrainingStoppedError(TrainError):

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from bibench_train.algorithms._algorithm import LayerShape
 from bibench_train.errors import NotBinaryError
-from bibench_train.layers import BinaryConv1d, BinaryConv2d, BinaryLayer, BinaryLinear
+from bibench_train.layers import (
+    BinaryConv1d,
+    BinaryConv2d,
+    BinaryLayer,
+    BinaryLinear,
+    binary_layers,
+)
 
 
 class HardBinaryLayer(nn.Module):
@@ -135,6 +141,16 @@ def harden(model: nn.Module) -> nn.Module:
             parent, _, child = name.rpartition(".")
             setattr(hard.get_submodule(parent), child, _harden_layer(name, module))
     return hard
+
+
+def is_binary(model: nn.Module) -> bool:
+    """Whether every binary layer of `model` holds what can be deployed, by its algorithm's word."""
+    try:
+        for _, layer in binary_layers(model):
+            layer.binarizer.harden(layer.weight)
+    except NotBinaryError:
+        return False
+    return True
 
 
 def _harden_layer(name: str, layer: BinaryLayer) -> HardBinaryLayer:

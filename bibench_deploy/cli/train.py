@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from bibench_train.training import TrainedRun
+    from bibench_train.training import Recipe, TrainedRun
 
 RUNS = Path("runs")
 MODELS = Path("models")
 DEFAULT_ARCHITECTURE = "resnet20"
 DEFAULT_ALGORITHM = "reactnet"
 DEFAULT_DATASET = "digits"
+RECIPE = "Recipe"
+ENGINE = "Where and how it runs"
 
 
 def train(
@@ -43,16 +46,95 @@ def train(
         ),
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: 0.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the data set's own.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Default: the data set's own.", rich_help_panel=RECIPE)
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Default: the data set's own.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images of one step, all processes together. Default: the data set's own.",
+            rich_help_panel=RECIPE,
+        ),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate. Default: the data set's own.")
+        float | None,
+        typer.Option(help="Learning rate. Default: the data set's own.", rich_help_panel=RECIPE),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adam (default), adamw or sgd.", rich_help_panel=RECIPE)
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of sgd. Default: 0.9.", rich_help_panel=RECIPE)
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Of weights; biases and batch norms have none. Default: 0.", rich_help_panel=RECIPE
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="cosine (default), step or constant.", rich_help_panel=RECIPE),
+    ] = None,
+    warmup_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="In which the learning rate grows. Default: 0.", rich_help_panel=RECIPE
+        ),
+    ] = None,
+    decay_epochs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="E,E…",
+            help="Of step: after which epochs the rate falls. Default: 1/2 and 3/4 of them.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    decay_factor: Annotated[
+        float | None,
+        typer.Option(
+            help="Of step: by what it is multiplied. Default: 0.1.", rich_help_panel=RECIPE
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="From 0 to 1. Default: 0.", rich_help_panel=RECIPE)
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32 (default), or bf16 for mixed precision by autocast.", rich_help_panel=RECIPE
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder the data set lies in.")
     ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="PIXELS", help="Of image_folder. Default: 224."),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, or auto for a GPU where there is one.", rich_help_panel=ENGINE
+        ),
+    ] = "auto",
+    is_compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Run training steps through torch.compile (slow to begin with).",
+            rich_help_panel=ENGINE,
+        ),
+    ] = False,
+    has_tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write TensorBoard event files into the run folder too.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -79,16 +161,32 @@ def train(
     for name, check in ((algorithm, algorithms.check), (dataset, datasets.check)):
         if name is not None:
             check(name)
-    wanted = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr, "seed": seed}
-    changes = {key: value for key, value in wanted.items() if value is not None}
-    if lr is not None and not 0 < lr < float("inf"):
-        raise typer.BadParameter("a learning rate is a positive number", param_hint="--lr")
+    changes = _given(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=lr,
+        optimizer=optimizer,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        scheduler=scheduler,
+        warmup_epochs=warmup_epochs,
+        decay_epochs=None if decay_epochs is None else _epochs(decay_epochs),
+        decay_factor=decay_factor,
+        label_smoothing=label_smoothing,
+        precision=precision,
+        seed=seed,
+    )
+    engine = {
+        "device": device,
+        "is_compiled": is_compiled,
+        "has_tensorboard": has_tensorboard,
+    }
     if resume:
         if init is not None:
             raise typer.BadParameter(
                 "a resumed run has its weights already", param_hint="--init with --resume"
             )
-        run = _resume(arch, algorithm, dataset, changes, data, out)
+        run = _resume(arch, algorithm, dataset, changes, data, image_size, out, engine)
     else:
         run = _start(
             arch or DEFAULT_ARCHITECTURE,
@@ -96,10 +194,33 @@ def train(
             dataset or DEFAULT_DATASET,
             changes,
             data,
+            image_size,
             out,
             init,
+            engine,
         )
-    _print_run(run, is_json)
+    if _is_main_process():
+        _print_run(run, is_json)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f'"{text}" is no list of epochs such as 100,150', param_hint="--decay-epochs"
+        ) from None
+
+
+def _recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    try:
+        return replace(recipe, **changes)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _start(
@@ -108,15 +229,17 @@ def _start(
     dataset: str,
     changes: dict[str, Any],
     data: Path | None,
+    image_size: int | None,
     out: Path | None,
     init: str | None,
+    engine: dict[str, Any],
 ) -> TrainedRun:
     from bibench_train import algorithms, architectures, datasets
 
     architectures.load(architecture)
-    data_set = datasets.load(dataset, data)
+    data_set = datasets.load(dataset, data, image_size)
     is_float = algorithm == algorithms.FP32
-    recipe = replace(data_set.fp32_recipe if is_float else data_set.binary_recipe, **changes)
+    recipe = _recipe(data_set.fp32_recipe if is_float else data_set.binary_recipe, changes)
     out = out or _free(RUNS / f"{architecture}-{algorithm}-{dataset}")
     init_dir = _init_dir(init, architecture, algorithm, dataset)
     beginning = f"from {init_dir}" if init_dir else "from scratch"
@@ -130,6 +253,7 @@ def _start(
         out=out,
         init=init_dir,
         recipe=recipe,
+        **engine,
     )
 
 
@@ -139,7 +263,9 @@ def _resume(
     dataset: str | None,
     changes: dict[str, Any],
     data: Path | None,
+    image_size: int | None,
     out: Path | None,
+    engine: dict[str, Any],
 ) -> TrainedRun:
     from bibench_train import datasets
     from bibench_train.training.checkpoint import load_resume
@@ -153,10 +279,11 @@ def _resume(
     return _train(
         architecture=architecture or info.architecture,
         algorithm=algorithm or info.algorithm,
-        dataset=datasets.load(dataset or info.dataset, data),
+        dataset=datasets.load(dataset or info.dataset, data, image_size or info.input_shape[1]),
         out=out,
-        recipe=replace(info.recipe, **changes),
+        recipe=_recipe(info.recipe, changes),
         is_resumed=True,
+        **engine,
     )
 
 
@@ -232,6 +359,14 @@ def _print_run(run: TrainedRun, is_json: bool) -> None:
         return
     right = f", {counts.correct} of {counts.images} test images" if counts else ""
     typer.echo(f"{run.run_dir}: {run.accuracy:.2f} %{right}, in {run.seconds:.0f} s")
+    if info.best is not None and info.best.epoch != info.epochs_done:
+        best = info.best
+        typer.echo(f"  best       {best.accuracy.percent:.2f} % after epoch {best.epoch}")
+    if info.data_wait_share is not None:
+        typer.echo(
+            f"  cost       {info.seconds_per_step:.4f} s per step, {info.data_wait_share:.1%} of "
+            f"it waiting for data; peak memory {info.peak_memory_mib:,.0f} MiB"
+        )
 
 
 def _print_list(is_json: bool) -> None:
@@ -285,4 +420,10 @@ def _print_list(is_json: bool) -> None:
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    if _is_main_process():
+        typer.echo(line, err=True)
+
+
+def _is_main_process() -> bool:
+    """Whether this is the one process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bibench_train.training.checkpoint import load_run
     from bibench_train.training.evaluation import Accuracy, evaluate
-    from bibench_train.training.loop import TrainedRun, train
     from bibench_train.training.progress import Progress, stderr_progress
     from bibench_train.training.recipe import Recipe
+    from bibench_train.training.run import TrainedRun, train
     from bibench_train.training.run_info import RunInfo, read_run
 
 __all__ = [
@@ -36,12 +36,12 @@ _HOME = {
     "Progress": "progress",
     "Recipe": "recipe",
     "RunInfo": "run_info",
-    "TrainedRun": "loop",
+    "TrainedRun": "run",
     "evaluate": "evaluation",
     "load_run": "checkpoint",
     "read_run": "run_info",
     "stderr_progress": "progress",
-    "train": "loop",
+    "train": "run",
 }
 
 

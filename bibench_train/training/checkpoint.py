@@ -2,13 +2,14 @@
 
 A run folder holds
 
-    checkpoint.safetensors   the model's weights, what is shipped and exported
-    run.json                 what the weights are, with the sha256 of the file above
+    checkpoint.safetensors   the weights after the last epoch: what is shipped and exported
+    best.safetensors         the weights of the epoch with the highest test accuracy
+    run.json                 what the weights are, with the sha256 of the two files above
     resume.safetensors       weights and optimizer after the last whole epoch, for --resume
-    metrics.jsonl            one line an epoch
+    metrics.csv, .jsonl      one line an epoch
 
 Each file is written beside its place and renamed. `resume.safetensors` holds a whole epoch by
-itself and is written first, so a run that is killed between two files can still be resumed.
+itself and is written first, so a run that is killed between two files is whole again once resumed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bibench_train.training.atomic import write_atomically
 from bibench_train.training.run_info import RUN_FILE, RunInfo, read_run
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+BEST_FILE = "best.safetensors"
 RESUME_FILE = "resume.safetensors"
 
 # What an algorithm learns beside the weights, `<layer>.binarizer.<name>`: it may be missing from
@@ -45,32 +47,73 @@ def save(
         `info` with the checkpoint's sha256.
     """
     weights = {name: _plain(value) for name, value in model.state_dict().items()}
-    label = {"architecture": info.architecture, "algorithm": info.algorithm}
-    # One metadata key: safetensors writes several in no fixed order, which would change the sha256.
-    checkpoint = safetensors.torch.save(weights, {"bibench": json.dumps(label)})
-    info = replace(info, checkpoint_sha256=hashlib.sha256(checkpoint).hexdigest())
+    content = _checkpoint(info, weights)
+    sha256 = hashlib.sha256(content).hexdigest()
+    info = replace(info, checkpoint_sha256=sha256)
+    if info.best is not None and info.best.epoch == info.epochs_done:
+        info = replace(info, best=replace(info.best, checkpoint_sha256=sha256))
     tensors = {f"model.{name}": value for name, value in weights.items()}
     tensors |= _optimizer_tensors(model, optimizer)
     resume = safetensors.torch.save(tensors, {"run": info.to_json()})
     write_atomically(run_dir / RESUME_FILE, resume)
-    write_atomically(run_dir / CHECKPOINT_FILE, checkpoint)
-    write_atomically(run_dir / RUN_FILE, info.to_json().encode())
+    _publish(run_dir, info, content)
     return info
 
 
-def load_run(run_dir: Path) -> tuple[nn.Module, RunInfo]:
+def complete(run_dir: Path, info: RunInfo, tensors: dict[str, Tensor]) -> None:
+    """Write again what a kill right after the resume file may have left as it was before.
+
+    Args:
+        run_dir: The run.
+        info: As `load_resume` gives it.
+        tensors: Likewise.
+    """
+    weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+    _publish(run_dir, info, _checkpoint(info, weights))
+
+
+def _publish(run_dir: Path, info: RunInfo, content: bytes) -> None:
+    if info.best is not None and info.best.epoch == info.epochs_done:
+        write_atomically(run_dir / BEST_FILE, content)
+    write_atomically(run_dir / CHECKPOINT_FILE, content)
+    write_atomically(run_dir / RUN_FILE, info.to_json().encode())
+
+
+def _checkpoint(info: RunInfo, weights: dict[str, Tensor]) -> bytes:
+    label = {"architecture": info.architecture, "algorithm": info.algorithm}
+    # One metadata key: safetensors writes several in no fixed order, which would change the sha256.
+    return safetensors.torch.save(weights, {"bibench": json.dumps(label)})
+
+
+def load_run(run_dir: Path, *, is_best: bool = False) -> tuple[nn.Module, RunInfo]:
     """The trained model of a run folder or of models/<name>, and what its run.json says.
 
+    Args:
+        run_dir: The folder.
+        is_best: Take the epoch with the highest test accuracy in place of the last one.
+
     Returns:
-        The model in eval mode, on the CPU, and its facts.
+        The model in eval mode, on the CPU, and its facts: those of the chosen epoch.
 
     Raises:
         CheckpointError: Missing, damaged, or of another model than run.json says.
         UnknownNameError: run.json names an architecture or algorithm that does not exist here.
     """
     info = read_run(run_dir)
+    if is_best:
+        if info.best is None:
+            raise CheckpointError(
+                f"{run_dir} holds no best checkpoint, only the last; leave out the wish for it"
+            )
+        info = replace(
+            info,
+            accuracy=info.best.accuracy,
+            epochs_done=info.best.epoch,
+            checkpoint_sha256=info.best.checkpoint_sha256,
+        )
+    name = BEST_FILE if is_best else CHECKPOINT_FILE
     model = build_model(info)
-    _load(model, read_weights(run_dir, info), run_dir / CHECKPOINT_FILE, info)
+    _load(model, read_weights(run_dir, info, name), run_dir / name, info)
     return model.eval(), info
 
 
@@ -92,17 +135,17 @@ def build_model(info: RunInfo) -> nn.Module:
         ) from error
 
 
-def read_weights(run_dir: Path, info: RunInfo) -> dict[str, Tensor]:
-    """The tensors of checkpoint.safetensors, once its sha256 is the one that run.json names.
+def read_weights(run_dir: Path, info: RunInfo, name: str = CHECKPOINT_FILE) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file, once its sha256 is the one that `info` names.
 
     Raises:
         CheckpointError: Missing or damaged.
     """
-    path = run_dir / CHECKPOINT_FILE
+    path = run_dir / name
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{run_dir} has a run.json but no {CHECKPOINT_FILE}") from error
+        raise CheckpointError(f"{run_dir} has a run.json but no {name}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != info.checkpoint_sha256:
         raise CheckpointError(
@@ -172,17 +215,16 @@ def restore(
     """
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
     _load(model, weights, place, info)
-    state: dict[int, dict[str, Tensor]] = {}
-    for index, (name, parameter) in enumerate(model.named_parameters()):
+    for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
         slots = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        # In the parameter's own memory format, as the optimizer would have made it.
-        state[index] = {
-            key: torch.empty_like(parameter).copy_(value) if value.dim() else value
+        # In the parameter's own memory format and on its device, as the optimizer would make it.
+        optimizer.state[parameter] = {
+            key: torch.empty_like(parameter).copy_(value)
+            if value.dim()
+            else value.to(parameter.device)
             for key, value in slots.items()
         }
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bibench_train.datasets._dataset import Dataset
+from bibench_train.training.world import World
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,27 @@ class Accuracy:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, batch_size: int = 256) -> Accuracy:
-    """Top-1 accuracy on the test split, in eval mode; leaves the model in the mode it was in.
+def evaluate(
+    model: nn.Module, dataset: Dataset, batch_size: int = 256, world: World | None = None
+) -> Accuracy:
+    """Top-1 accuracy on the test split, in eval mode and fp32; leaves the model in its mode.
 
     Args:
         model: [N, C, H, W] → logits [N, classes].
         dataset: Its test split is read once.
         batch_size: Changes speed and memory, not the result.
+        world: The processes that share the work; all of them get the whole result.
     """
+    world = world or World()
+    device = next(model.parameters(), torch.empty(0)).device
     was_training = model.training
     model.eval()
-    correct = images = 0
-    for batch, labels in dataset.test_batches(batch_size):
-        correct += int((model(batch).argmax(1) == labels).sum())
-        images += len(labels)
+    # Counted on the device: reading a number of each batch would wait for it.
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in dataset.test_batches(batch_size, world.shard):
+        predicted = model(images.to(device, non_blocking=True)).argmax(1)
+        counts[0] += (predicted == labels.to(device, non_blocking=True)).sum()
+        counts[1] += len(labels)
     model.train(was_training)
-    return Accuracy(correct, images)
+    correct, count = world.total(counts).tolist()
+    return Accuracy(correct, count)

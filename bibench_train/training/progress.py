@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One line of metrics.jsonl."""
-
-    epoch: int
-    """Counted from 1."""
-    loss: float
-    """Mean over the epoch's images, penalties included."""
-    train_accuracy: float
-    """Percent of the augmented training images, while the weights were still moving."""
-    test_accuracy: float
-    """Percent."""
-    learning_rate: float
-    """At the epoch's first step."""
-    seconds: float
-    """Training and evaluation."""
-    seconds_per_step: float
-    """Training alone."""
+from bibench_train.training.metrics import EpochMetrics
 
 
 class Progress:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-OPTIMIZERS = ("adam",)
-SCHEDULERS = ("cosine",)
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULERS = ("cosine", "step", "constant")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,23 @@ class Recipe:
 
     epochs: int = 200
     batch_size: int = 128
+    """Images of one optimizer step, all processes together."""
     learning_rate: float = 1e-3
     optimizer: str = "adam"
+    momentum: float = 0.9
+    """Of SGD; Adam and AdamW have their usual 0.9 and 0.999."""
+    weight_decay: float = 0.0
+    """Of weight tensors; biases, batch norms and what an algorithm learns are left out."""
     scheduler: str = "cosine"
+    warmup_epochs: int = 0
+    """In which the learning rate grows in equal steps, before the scheduler takes over."""
+    decay_epochs: tuple[int, ...] = ()
+    """Of the step scheduler: after how many epochs the rate falls; empty for 1/2 and 3/4."""
+    decay_factor: float = 0.1
+    """Of the step scheduler: what the rate is multiplied by each time."""
+    label_smoothing: float = 0.0
+    precision: str = "fp32"
+    """ "bf16": the forward pass under autocast to bfloat16; weights and evaluation stay fp32."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -36,24 +51,26 @@ class Recipe:
             raise ValueError(f"learning_rate is a positive number, not {self.learning_rate}")
         if self.seed < 0:
             raise ValueError(f"seed is 0 or more, not {self.seed}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f'optimizer is one of {", ".join(OPTIMIZERS)}, not "{self.optimizer}"')
-        if self.scheduler not in SCHEDULERS:
-            raise ValueError(f'scheduler is one of {", ".join(SCHEDULERS)}, not "{self.scheduler}"')
-
-
-def cosine_learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of one optimizer step: half a cosine from `learning_rate` to 0.
-
-    A function of the step alone, so a resumed run has nothing to restore.
-
-    Args:
-        recipe: Gives the rate at step 0.
-        step: Counted from 0 over the whole run.
-        steps: How many steps the run has.
-
-    Example:
-        >>> [round(cosine_learning_rate(Recipe(learning_rate=2.0), s, 4), 3) for s in range(5)]
-        [2.0, 1.707, 1.0, 0.293, 0.0]
-    """
-    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"warmup_epochs is 0 or more and less than the {self.epochs} epochs, not "
+                f"{self.warmup_epochs}"
+            )
+        if any(epoch < 1 for epoch in self.decay_epochs):
+            raise ValueError(f"decay_epochs are 1 or more, not {self.decay_epochs}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is 0 or more and below 1, not {getattr(self, name)}")
+        for name in ("weight_decay", "decay_factor"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is 0 or more, not {value}")
+        for name, valid in (
+            ("optimizer", OPTIMIZERS),
+            ("scheduler", SCHEDULERS),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in valid:
+                raise ValueError(
+                    f'{name} is one of {", ".join(valid)}, not "{getattr(self, name)}"'
+                )

@@ -17,6 +17,17 @@ _KIND = "bibench-run"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The epoch with the highest test accuracy, the first of equals, that can be deployed."""
+
+    epoch: int
+    """Counted from 1."""
+    accuracy: Accuracy
+    """Chosen by the test split itself, so a little too good for a claim."""
+    checkpoint_sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunInfo:
     """One run, as written to run.json; the field names are the JSON names (docs/pipeline.md)."""
 
@@ -34,9 +45,20 @@ class RunInfo:
     epochs_done: int = 0
     accuracy: Accuracy | None = None
     """Of the last epoch done, not of the best one: choosing by test accuracy would flatter it."""
+    best: Best | None = None
     parameters: int
     """Trainable numbers, binary ones included."""
     seconds_per_step: float | None = None
+    """Of the last epoch done, waiting for data included."""
+    data_wait_share: float | None = None
+    """Of the last epoch done: part of the training time in which no batch was ready."""
+    peak_memory_mib: float | None = None
+    """Since the run was started or resumed: the process on a CPU, the tensors on a GPU."""
+    device: str = "cpu"
+    threads: int | None = None
+    """Of each process."""
+    processes: int = 1
+    is_compiled: bool = False
     checkpoint_sha256: str = ""
     versions: dict[str, str]
 
@@ -44,7 +66,9 @@ class RunInfo:
         """The text of run.json."""
         content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": _KIND} | asdict(self)
         if self.accuracy is not None:
-            content["accuracy"] = {"percent": self.accuracy.percent} | asdict(self.accuracy)
+            content["accuracy"] = _counts(self.accuracy)
+        if self.best is not None:
+            content["best"]["accuracy"] = _counts(self.best.accuracy)
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -66,16 +90,29 @@ class RunInfo:
                     f"{_KIND} of schema {SCHEMA_VERSION} was expected"
                 )
             known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-            known["recipe"] = Recipe(**known["recipe"])
+            recipe = known["recipe"]
+            if "decay_epochs" in recipe:
+                recipe["decay_epochs"] = tuple(recipe["decay_epochs"])
+            known["recipe"] = Recipe(**recipe)
             known["input_shape"] = tuple(known["input_shape"])
             if known.get("accuracy") is not None:
-                counts = known["accuracy"]
-                known["accuracy"] = Accuracy(counts["correct"], counts["images"], counts["split"])
+                known["accuracy"] = _accuracy(known["accuracy"])
+            if known.get("best") is not None:
+                best = known["best"]
+                known["best"] = Best(**best | {"accuracy": _accuracy(best["accuracy"])})
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{place}: damaged, or not written by bibench train ({error})"
             ) from error
+
+
+def _counts(accuracy: Accuracy) -> dict[str, Any]:
+    return {"percent": accuracy.percent} | asdict(accuracy)
+
+
+def _accuracy(counts: dict[str, Any]) -> Accuracy:
+    return Accuracy(counts["correct"], counts["images"], counts["split"])
 
 
 def read_run(run_dir: Path) -> RunInfo:

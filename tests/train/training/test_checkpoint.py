@@ -41,7 +41,9 @@ def replace_checkpoint(run: Path, content: bytes) -> None:
 def test_a_run_folder_holds_what_the_contract_says(trained: Path) -> None:
     assert {p.name for p in trained.iterdir()} == {
         "checkpoint.safetensors",
+        "best.safetensors",
         "run.json",
+        "metrics.csv",
         "metrics.jsonl",
         "resume.safetensors",
     }

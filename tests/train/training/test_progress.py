@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
+from bibench_train.training.metrics import EpochMetrics
 from bibench_train.training.progress import (
     BarProgress,
-    EpochMetrics,
     LineProgress,
     Progress,
     stderr_progress,
@@ -19,6 +19,7 @@ METRICS = EpochMetrics(
     learning_rate=0.002,
     seconds=1.25,
     seconds_per_step=0.04,
+    data_wait_share=0.01,
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from bibench_train.errors import CheckpointError
 from bibench_train.training.evaluation import Accuracy
 from bibench_train.training.recipe import Recipe
-from bibench_train.training.run_info import RunInfo, read_run
+from bibench_train.training.run_info import Best, RunInfo, read_run
 
 INFO = RunInfo(
     name="resnet20-reactnet-digits",
@@ -17,9 +17,10 @@ INFO = RunInfo(
     num_classes=10,
     input_shape=(3, 32, 32),
     init="runs/resnet20-fp32-digits",
-    recipe=Recipe(epochs=20, batch_size=32, learning_rate=0.002),
+    recipe=Recipe(epochs=20, batch_size=32, learning_rate=0.002, decay_epochs=(100, 150)),
     epochs_done=20,
     accuracy=Accuracy(correct=356, images=360),
+    best=Best(epoch=17, accuracy=Accuracy(correct=357, images=360), checkpoint_sha256="1" * 64),
     parameters=272474,
     seconds_per_step=0.04,
     checkpoint_sha256="0" * 64,
@@ -38,7 +39,14 @@ def test_json_has_the_names_of_the_contract() -> None:
         "batch_size": 32,
         "learning_rate": 0.002,
         "optimizer": "adam",
+        "momentum": 0.9,
+        "weight_decay": 0.0,
         "scheduler": "cosine",
+        "warmup_epochs": 0,
+        "decay_epochs": [100, 150],
+        "decay_factor": 0.1,
+        "label_smoothing": 0.0,
+        "precision": "fp32",
         "seed": 0,
     }
     assert content["accuracy"] == {
@@ -47,6 +55,8 @@ def test_json_has_the_names_of_the_contract() -> None:
         "images": 360,
         "split": "test",
     }
+    assert content["best"]["epoch"] == 17
+    assert content["best"]["accuracy"]["percent"] == 99.17
 
 
 def test_what_was_written_is_read_back() -> None:
@@ -54,7 +64,7 @@ def test_what_was_written_is_read_back() -> None:
 
 
 def test_fields_of_later_versions_are_ignored() -> None:
-    content = json.loads(INFO.to_json()) | {"peak_memory_mib": 300}
+    content = json.loads(INFO.to_json()) | {"carbon_grams": 300}
     assert RunInfo.from_json(json.dumps(content), "here") == INFO
 
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 
 from bibench_train import algorithms
 from bibench_train.algorithms._algorithm import Algorithm, Binarizer, LayerShape
-from bibench_train.datasets._dataset import Batch, ImagesInMemory
+from bibench_train.datasets._dataset import WHOLE, Batch, ImagesInMemory, Shard
 from bibench_train.errors import CheckpointError, TrainingStoppedError, UnknownNameError
 from bibench_train.ops.estimators import sign_clipped_ste
 from bibench_train.training import Progress, load_run, read_run, train
-from bibench_train.training.progress import EpochMetrics
-from bibench_train.training.recipe import cosine_learning_rate
+from bibench_train.training.metrics import EpochMetrics
+from bibench_train.training.schedule import learning_rate
 
+TIMES = ("seconds", "seconds_per_step", "data_wait_share")
 EPOCHS = 3  # of the recipes of the tiny data set
 
 
@@ -42,7 +43,7 @@ def lines(run_dir: Path) -> list[dict[str, float]]:
 
 
 def untimed(run_dir: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines(run_dir)]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines(run_dir)]
 
 
 def test_every_epoch_has_a_line_of_metrics(tiny: ImagesInMemory, tmp_path: Path) -> None:
@@ -57,8 +58,9 @@ def test_every_epoch_has_a_line_of_metrics(tiny: ImagesInMemory, tmp_path: Path)
         "learning_rate",
         "seconds",
         "seconds_per_step",
+        "data_wait_share",
     }
-    rates = [cosine_learning_rate(run.info.recipe, 3 * e, 3 * EPOCHS) for e in range(EPOCHS)]
+    rates = [learning_rate(run.info.recipe, e, 0, 3) for e in range(EPOCHS)]
     assert [line["learning_rate"] for line in found] == rates
     assert run.accuracy == found[-1]["test_accuracy"]
 
@@ -169,9 +171,11 @@ def test_metrics_of_an_epoch_whose_checkpoint_was_lost_are_dropped(
 
 
 class _NotANumberInEpoch2(ImagesInMemory):
-    def train_batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def train_batches(
+        self, batch_size: int, generator: torch.Generator, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         epochs.append(len(epochs))
-        for images, labels in super().train_batches(batch_size, generator):
+        for images, labels in super().train_batches(batch_size, generator, shard):
             yield (images * torch.nan if len(epochs) == 2 else images), labels
 
 
@@ -203,9 +207,9 @@ def test_a_rate_far_too_high_stops_in_the_first_epoch_and_keeps_nothing(
     assert not (tmp_path / "a").exists()
 
 
-# An epoch writes three files; once the first is there, the run can be resumed, whichever of the
+# An epoch writes four files; once the first is there, the run can be resumed, whichever of the
 # others the disk has no room for.
-@pytest.mark.parametrize("files", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("files", [1, 2, 3, 4, 5, 6, 7])
 def test_a_full_disk_leaves_a_run_that_can_be_resumed(
     tiny: ImagesInMemory,
     tmp_path: Path,
