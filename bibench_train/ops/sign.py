@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
-def sign(x: Tensor) -> Tensor:
+def sign(x: Tensor, out: Tensor | None = None) -> Tensor:
     """Binarize to {-1, +1}: `+1 where x >= 0, else -1`; carries no gradient.
 
     Differs from `torch.sign`, which gives 0 at 0: a third value that no 1-bit engine can hold.
@@ -13,6 +14,7 @@ def sign(x: Tensor) -> Tensor:
 
     Args:
         x: Any shape, floating dtype.
+        out: Where to write the result, shaped and typed as `x`; may be `x` itself.
 
     Returns:
         Same shape, dtype and device as `x`; every element is exactly -1 or +1.
@@ -28,4 +30,5 @@ def sign(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise TypeError(f"sign needs a floating tensor, got {x.dtype}; call x.float() first")
     # The same as torch.where(x >= 0, 1, -1), which takes ten times as long on a CPU.
-    return x.detach().clone().ge_(0.0).mul_(2.0).sub_(1.0)
+    positive = torch.ge(x.detach(), 0.0, out=torch.empty_like(x) if out is None else out)
+    return positive.mul_(2.0).sub_(1.0)

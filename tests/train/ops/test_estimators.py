@@ -68,3 +68,22 @@ def test_zero_binarizes_to_plus_one(estimator: Callable[[Tensor], Tensor]) -> No
 def test_integers_are_refused(estimator: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(TypeError, match="floating"):
         estimator(torch.tensor([1]))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_result_and_gradient_keep_dtype_and_memory_format(
+    estimator: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    x = torch.randn(2, 3, 4, 5, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    y = estimator(x)
+    (gradient,) = torch.autograd.grad(y, x, torch.randn_like(y))
+    for tensor in (y, gradient):
+        assert (tensor.dtype, tensor.stride()) == (dtype, x.stride())
+
+
+def test_clipped_ste_keeps_one_byte_per_element_for_the_backward() -> None:
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        sign_clipped_ste(torch.randn(8, requires_grad=True))
+    assert [tensor.nbytes for tensor in kept] == [8]

@@ -33,3 +33,11 @@ def test_leaves_its_input_as_it_was() -> None:
 def test_integers_are_refused_with_the_way_out() -> None:
     with pytest.raises(TypeError, match=r"call x\.float\(\) first"):
         sign(torch.tensor([1, 2]))
+
+
+def test_the_result_can_go_into_given_memory() -> None:
+    x = torch.tensor([-0.5, 0.0, 0.5])
+    out = torch.empty(3)
+    assert sign(x, out=out) is out
+    assert out.tolist() == [-1.0, 1.0, 1.0]
+    assert sign(x, out=x).tolist() == [-1.0, 1.0, 1.0]
