@@ -127,7 +127,7 @@ def test_resume_alone_takes_the_latest_run_that_fits(bibench: Run) -> None:
     ("arguments", "message"),
     [
         (["resnet21"], 'unknown architecture "resnet21" (did you mean "resnet20"?)'),
-        (["--algorithm", "reaktnet"], "one of: fp32, bireal, bnn, reactnet"),
+        (["--algorithm", "reaktnet"], '(did you mean "reactnet"?); one of: fp32, '),
         (["--dataset", "digit"], 'unknown dataset "digit" (did you mean "digits"?)'),
         (["--init", "nowhere"], "nowhere is no folder; a run is a folder written by bibench train"),
         (["--resume"], "no run of this kind in runs/ can be resumed"),

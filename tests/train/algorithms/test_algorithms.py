@@ -17,5 +17,6 @@ def test_fp32_is_valid_and_stands_for_no_algorithm() -> None:
 
 
 def test_an_unknown_name_lists_fp32_and_every_algorithm() -> None:
-    with pytest.raises(UnknownNameError, match=r'unknown algorithm "bnnn".*one of: fp32, bireal'):
+    with pytest.raises(UnknownNameError, match='unknown algorithm "bnnn"') as raised:
         algorithms.load("bnnn")
+    assert str(raised.value).endswith(f"one of: {', '.join(['fp32', *algorithms.names()])}")
