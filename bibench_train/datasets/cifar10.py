@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bibench_train.datasets._dataset import Dataset, ImagesInMemory
+from bibench_train.datasets._dataset import Dataset, ImagesInMemory, check_image_size
 from bibench_train.errors import DatasetError
 from bibench_train.training.atomic import write_atomically
 from bibench_train.training.recipe import Recipe
@@ -60,17 +60,19 @@ _PIXELS = 3 * 32 * 32
 _TIMEOUT_S = 30
 
 
-def load(data: Path | None = None) -> Dataset:
+def load(data: Path | None = None, image_size: int | None = None) -> Dataset:
     """The data set.
 
     Args:
         data: A folder with the six .bin files, with `cifar-10-batches-bin`, or with the archive;
             None uses `data/cifar10`, and downloads to it where it is missing.
+        image_size: None or 32.
 
     Raises:
         DatasetError: The folder has none of these, the archive has another sha256, a file has
-            another size, or the download failed.
+            another size, or the download failed. Or another image size than 32.
     """
+    check_image_size("cifar10", image_size, 32)
     root = DOWNLOAD_TO if data is None else data
     folder = _find(root)
     if folder is None and data is None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bibench_train.datasets._dataset import Dataset, ImagesInMemory
+from bibench_train.datasets._dataset import Dataset, ImagesInMemory, check_image_size
 from bibench_train.errors import DatasetError
 from bibench_train.training.recipe import Recipe
 
@@ -30,12 +30,14 @@ HELD_OUT_PER_CLASS = 36
 SPLIT_SEED = 0
 
 
-def load(data: Path | None = None) -> Dataset:
+def load(data: Path | None = None, image_size: int | None = None) -> Dataset:
     """The data set, from the package itself.
 
     Raises:
-        DatasetError: `data` is given: there is nothing to look for in it.
+        DatasetError: `data` is given: there is nothing to look for in it. Or another image size
+            than 32.
     """
+    check_image_size("digits", image_size, 32)
     if data is not None:
         raise DatasetError(f"digits comes with the package; leave out the data folder {data}")
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:

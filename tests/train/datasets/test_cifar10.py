@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bibench_train.datasets import cifar10
-from bibench_train.datasets._dataset import ImagesInMemory
+from bibench_train.datasets._dataset import ImagesInMemory, Shard
 from bibench_train.errors import DatasetError
 
 RECORDS = 4
@@ -206,3 +206,23 @@ def test_the_images_reach_the_network(tmp_path: Path) -> None:
     images, labels = next(dataset.train_batches(8, torch.Generator().manual_seed(0)))
     assert images.shape == (8, 3, 32, 32)
     assert labels.dtype == torch.int64
+
+
+def test_another_image_size_is_refused_before_anything_is_downloaded() -> None:
+    with pytest.raises(DatasetError, match="cifar10 has images of 32×32 pixels"):
+        cifar10.load(image_size=224)
+
+
+def test_a_sharded_epoch_is_the_whole_one_image_by_image(tmp_path: Path) -> None:
+    dataset = cifar10.load(write_files(tmp_path))
+
+    def epoch(shard: Shard) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(dataset.train_batches(8, torch.Generator().manual_seed(0), shard))
+
+    whole, first, second = epoch(Shard()), epoch(Shard(0, 2)), epoch(Shard(1, 2))
+    assert [len(labels) for _, labels in whole] == [8, 8, 4]
+    for (images, labels), even, odd in zip(whole, first, second, strict=True):
+        assert torch.equal(images[0::2], even[0])
+        assert torch.equal(images[1::2], odd[0])
+        assert torch.equal(labels[0::2], even[1])
+        assert torch.equal(labels[1::2], odd[1])

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from bibench_train.datasets._dataset import ImagesInMemory, random_crop, random_flip
+from bibench_train.datasets._dataset import ImagesInMemory, Shard, check_image_size, crop, flip
+from bibench_train.errors import DatasetError
 from bibench_train.training.recipe import Recipe
 
 
@@ -62,26 +64,92 @@ def test_the_test_split_is_neither_shuffled_nor_augmented() -> None:
     assert torch.equal(torch.cat([x for x, _ in dataset.test_batches(3)]), plain)
 
 
-def test_every_crop_is_the_image_moved_within_the_padding() -> None:
-    images = torch.randint(1, 256, (50, 5, 6, 2), dtype=torch.uint8)
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_shards_of_a_batch_are_the_batch_image_by_image(count: int) -> None:
+    dataset = small(crop_padding=2, is_flipped=True)
+    shards = [list(dataset.train_batches(4, seeded(), Shard(i, count))) for i in range(count)]
+    shards_of_test = [list(dataset.test_batches(4, Shard(i, count))) for i in range(count)]
+    for parts, whole in (
+        (shards, list(dataset.train_batches(4, seeded()))),
+        (shards_of_test, list(dataset.test_batches(4))),
+    ):
+        for step, (images, labels) in enumerate(whole):
+            assert {len(part) for part in parts} == {len(whole)}
+            for index, part in enumerate(parts):
+                assert torch.equal(part[step][0], images[index::count])
+                assert torch.equal(part[step][1], labels[index::count])
+
+
+def test_a_shard_without_images_is_empty_and_keeps_its_form() -> None:
+    batches = list(small(crop_padding=2, is_flipped=True).train_batches(4, seeded(), Shard(3, 4)))
+    images, labels = batches[-1]
+    assert images.shape == (0, 3, 4, 6)
+    assert (labels.shape, labels.dtype) == ((0,), torch.int64)
+
+
+def test_a_crop_is_the_padded_image_from_its_place_on() -> None:
+    images = torch.randint(1, 256, (25, 5, 6, 2), dtype=torch.uint8)
     padded = torch.nn.functional.pad(images, (0, 0, 2, 2, 2, 2))
-    seen = set()
-    for image, crop in zip(padded, random_crop(images, 2, seeded()), strict=True):
-        places = [
-            (row, column)
-            for row in range(5)
-            for column in range(5)
-            if torch.equal(image[row : row + 5, column : column + 6], crop)
-        ]
-        assert len(places) == 1
-        seen.add(places[0])
-    assert {row for row, _ in seen} == {column for _, column in seen} == set(range(5))
+    places = torch.cartesian_prod(torch.arange(5), torch.arange(5))
+    for image, cropped, (row, column) in zip(
+        padded, crop(images, 2, places), places.tolist(), strict=True
+    ):
+        assert torch.equal(cropped, image[row : row + 5, column : column + 6])
 
 
-def test_about_half_of_the_images_are_mirrored_each_as_a_whole() -> None:
-    images = torch.randint(0, 256, (200, 3, 4, 2), dtype=torch.uint8)
-    flipped = random_flip(images, seeded())
-    same = (flipped == images).flatten(1).all(1)
-    mirrored = (flipped == images.flip(2)).flatten(1).all(1)
-    assert (same | mirrored).all()
-    assert 70 < int(mirrored.sum()) < 130
+def test_crops_begin_at_every_place_of_the_padded_image() -> None:
+    # One white pixel in the middle shows how far its image has moved.
+    image = torch.zeros(1, 5, 5, 1, dtype=torch.uint8)
+    image[0, 2, 2] = 255
+    images = image.expand(400, -1, -1, -1).contiguous()
+    dataset = small(
+        train_images=images,
+        train_labels=torch.zeros(400, dtype=torch.int64),
+        mean=(0.0,),
+        std=(1.0,),
+        crop_padding=2,
+    )
+    moved, _ = next(dataset.train_batches(400, seeded()))
+    assert torch.equal(moved.flatten(1).sum(1), torch.ones(400))
+    assert len(moved.flatten(1).argmax(1).unique()) == 25
+
+
+def test_images_are_padded_before_they_are_normalised_so_with_black() -> None:
+    dataset = small(
+        train_images=torch.full((50, 4, 4, 3), 255, dtype=torch.uint8),
+        train_labels=torch.zeros(50, dtype=torch.int64),
+        crop_padding=4,
+    )
+    images, _ = next(dataset.train_batches(50, seeded()))
+    assert images[:, 0].unique().tolist() == [-1.0, 1.0]
+    assert images[:, 1].unique().tolist() == [-2.0, 2.0]
+
+
+def test_a_mirrored_image_is_mirrored_as_a_whole_and_no_other_changes() -> None:
+    images = torch.randint(0, 256, (3, 3, 4, 2), dtype=torch.uint8)
+    flipped = flip(images, torch.tensor([True, False, True]))
+    assert torch.equal(flipped[1], images[1])
+    assert torch.equal(flipped[::2], images[::2].flip(2))
+
+
+def test_about_half_of_the_images_are_mirrored() -> None:
+    image = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 2, 1)
+    dataset = small(
+        train_images=image.expand(200, -1, -1, -1).contiguous(),
+        train_labels=torch.zeros(200, dtype=torch.int64),
+        mean=(0.0,),
+        std=(1.0,),
+        is_flipped=True,
+    )
+    images, _ = next(dataset.train_batches(200, seeded()))
+    assert 70 < int(images[:, 0, 0, 0].sum()) < 130
+
+
+@pytest.mark.parametrize("asked", [None, 32])
+def test_the_own_size_or_none_is_accepted(asked: int | None) -> None:
+    check_image_size("this", asked, 32)
+
+
+def test_another_size_is_refused_in_one_line() -> None:
+    with pytest.raises(DatasetError, match="this has images of 32×32 pixels, and 64 was asked"):
+        check_image_size("this", 64, 32)

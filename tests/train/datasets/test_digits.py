@@ -69,3 +69,18 @@ def test_digits_are_moved_but_never_mirrored(loaded: ImagesInMemory) -> None:
 def test_a_data_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="digits comes with the package"):
         datasets.load("digits", tmp_path)
+
+
+def test_another_image_size_is_refused() -> None:
+    assert datasets.load("digits", None, 32).input_shape == (3, 32, 32)
+    with pytest.raises(DatasetError, match="digits has images of 32×32 pixels"):
+        datasets.load("digits", None, 64)
+
+
+def test_an_epoch_never_changes(loaded: ImagesInMemory) -> None:
+    # Resumed runs and published accuracies rest on the order of the draws.
+    found = hashlib.sha256()
+    for images, labels in loaded.train_batches(64, torch.Generator().manual_seed(5)):
+        found.update(images.contiguous().numpy().tobytes())
+        found.update(labels.numpy().tobytes())
+    assert found.hexdigest()[:16] == "a1205c9c9b172e54"
