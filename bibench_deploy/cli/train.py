@@ -375,10 +375,11 @@ def _print_list(is_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bibench_deploy.export.deployability import targets_for
     from bibench_train import algorithms, architectures, datasets
 
     found_algorithms = {name: algorithms.load(name) for name in algorithms.names()}
-    content: dict[str, list[dict[str, str]]] = {
+    content: dict[str, list[dict[str, Any]]] = {
         "architectures": [
             {"name": name, "title": a.title, "forms": ", ".join(a.forms), "source": a.source}
             for name, a in architectures.all_architectures().items()
@@ -388,8 +389,10 @@ def _print_list(is_json: bool) -> None:
                 "name": name,
                 "title": a.title,
                 "scale": a.scale,
-                "gradient (W / A)": a.gradient,
+                "estimators": a.gradient,
+                "schedule": a.schedule,
                 "remains": a.remains,
+                "targets": targets_for(a),
                 "source": a.source,
             }
             for name, a in found_algorithms.items()
@@ -410,13 +413,25 @@ def _print_list(is_json: bool) -> None:
         return
     console = Console()
     for kind, rows in content.items():
-        table = Table(title=kind, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for column in rows[0]:
-            table.add_column(column, overflow="fold")
+        # Seven columns fit on no terminal: an algorithm has a line for each of its facts.
+        is_long = len(rows[0]) > 4
+        columns = ("name", "", "") if is_long else tuple(rows[0])
+        table = Table(*columns, title=kind, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in table.columns:
+            column.overflow = "fold"
         for row in rows:
-            table.add_row(*row.values())
+            name, *facts = ((key, _in_words(value)) for key, value in row.items())
+            if is_long:
+                for index, fact in enumerate(facts):
+                    table.add_row("" if index else name[1], *fact)
+            else:
+                table.add_row(name[1], *(value for _, value in facts))
         console.print(table)
         console.print()
+
+
+def _in_words(value: str | list[str]) -> str:
+    return (", ".join(value) if isinstance(value, list) else value) or "none"
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bibench_deploy.cli import app as command_line
-from bibench_train import datasets
+from bibench_deploy.export.deployability import targets_for
+from bibench_train import algorithms, datasets
 from bibench_train.datasets._dataset import ImagesInMemory
 from bibench_train.training import Progress, read_run
 
@@ -165,6 +166,36 @@ def test_list_shows_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [row["name"] for rows in listed.values() for row in rows]
     assert {"resnet20", "vgg_small", "bireal", "bnn", "reactnet", "cifar10", "digits"} <= set(names)
     assert all(name in shown for name in names)
+
+
+@pytest.mark.parametrize("width", ["60", "80", "200"])
+def test_list_says_what_each_algorithm_is_and_which_targets_hold_it(
+    width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    runner = CliRunner()
+    shown = runner.invoke(command_line.app, ["train", "--list"]).stdout
+    listed = json.loads(runner.invoke(command_line.app, ["train", "--list", "--json"]).stdout)
+    rows = {row["name"]: row for row in listed["algorithms"]}
+    assert set(rows) == set(algorithms.names())
+    for name, row in rows.items():
+        algorithm = algorithms.load(name)
+        assert algorithm is not None
+        assert row == {
+            "name": name,
+            "title": algorithm.title,
+            "scale": algorithm.scale,
+            "estimators": algorithm.gradient,
+            "schedule": algorithm.schedule,
+            "remains": algorithm.remains,
+            "targets": targets_for(algorithm),
+            "source": algorithm.source,
+        }
+        assert f"{name} " in shown
+        assert algorithm.source in shown
+    assert rows["bireal"]["targets"] == ["lce"]
+    assert rows["xnor"]["targets"] == []
+    assert max(map(len, shown.splitlines())) <= int(width)
 
 
 def test_help_has_an_example_and_loads_no_torch() -> None:
