@@ -39,8 +39,8 @@ from torch import Tensor
 from bibench_train.algorithms._algorithm import Algorithm, Hardened, LayerShape
 from bibench_train.algorithms.reactnet import ShiftedInput
 from bibench_train.errors import NotBinaryError
-from bibench_train.ops.annealed_sign import HARD_BELOW, annealed_sign
-from bibench_train.ops.clipped_identity import sign_clipped_identity
+from bibench_train.ops.annealed_sign import HARD_BELOW, sign_annealed
+from bibench_train.ops.estimators import sign_clipped_ste
 
 DECAY = 0.9
 """By which T is multiplied from one epoch to the next, in a run that is long enough."""
@@ -69,7 +69,7 @@ class Annealed(ShiftedInput):
         if self.training:
             with torch.no_grad():
                 weight.clamp_(-WEIGHT_LIMIT, WEIGHT_LIMIT)
-        return annealed_sign(weight, self.temperature)
+        return sign_annealed(weight, self.temperature)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set T."""
@@ -95,8 +95,8 @@ class Annealed(ShiftedInput):
 ALGORITHM = Algorithm(
     title="BNext",
     source="https://arxiv.org/abs/2211.12933",
-    binarize_input=partial(sign_clipped_identity, limit=INPUT_LIMIT),
-    binarize_weight=partial(annealed_sign, temperature=torch.tensor(0.0)),
+    binarize_input=partial(sign_clipped_ste, limit=INPUT_LIMIT),
+    binarize_weight=partial(sign_annealed, temperature=torch.tensor(0.0)),
     binarizer=Annealed,
     shifts_input=True,
     schedule="temperature T = 0.9^e, to below 1e-7 in the last epoch at the latest",

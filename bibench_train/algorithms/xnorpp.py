@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from bibench_train.algorithms._algorithm import Algorithm, Binarizer, Hardened, LayerShape
+from bibench_train.errors import NotBinaryError
 from bibench_train.ops.estimators import sign_clipped_ste
 
 
@@ -93,9 +94,13 @@ class SpatialScale(Binarizer):
         return scale
 
     def harden(self, weight: Tensor) -> Hardened:
-        """±1 weights and Γ."""
+        """±1 weights and Γ.
+
+        Raises:
+            NotBinaryError: Γ has no size yet.
+        """
         if self.output_size is None:
-            raise ValueError(_UNKNOWN_SIZE)
+            raise NotBinaryError(_UNKNOWN_SIZE)
         return Hardened(super().harden(weight).weight, self.scale().detach().clone())
 
     def _check(self, size: tuple[int, ...]) -> None:

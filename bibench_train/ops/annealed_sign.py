@@ -14,7 +14,7 @@ HARD_BELOW = 1e-7
 """The temperature below which the annealed sign is the sign itself."""
 
 
-class _AnnealedSign(torch.autograd.Function):
+class _SignAnnealed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, temperature: Tensor) -> Tensor:  # noqa: ARG004 - nothing is saved
         soft = (x / temperature).clamp_(-1.0, 1.0)
@@ -27,7 +27,7 @@ class _AnnealedSign(torch.autograd.Function):
         return grads[0], None
 
 
-def annealed_sign(x: Tensor, temperature: Tensor) -> Tensor:
+def sign_annealed(x: Tensor, temperature: Tensor) -> Tensor:
     """`clamp(x / T, -1, +1)`, and the sign once T is below 1e-7; the gradient is the identity.
 
     Source: `HardBinaryConv` in the public code of Guo et al., "BNext", 2022,
@@ -45,12 +45,12 @@ def annealed_sign(x: Tensor, temperature: Tensor) -> Tensor:
 
     Example:
         >>> x = torch.tensor([-2.0, -0.25, 0.0, 0.125], requires_grad=True)
-        >>> annealed_sign(x, torch.tensor(0.5)).detach()
+        >>> sign_annealed(x, torch.tensor(0.5)).detach()
         tensor([-1.0000, -0.5000,  0.0000,  0.2500])
-        >>> annealed_sign(x, torch.tensor(9e-8)).detach()
+        >>> sign_annealed(x, torch.tensor(9e-8)).detach()
         tensor([-1., -1.,  1.,  1.])
-        >>> annealed_sign(x, torch.tensor(9e-8)).sum().backward()
+        >>> sign_annealed(x, torch.tensor(9e-8)).sum().backward()
         >>> x.grad
         tensor([1., 1., 1., 1.])
     """
-    return _AnnealedSign.apply(x, temperature)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignAnnealed.apply(x, temperature)  # type: ignore[no-any-return,no-untyped-call]

@@ -17,32 +17,34 @@ from bibench_train.ops.sign import sign
 
 class _SignClippedSTE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
         magnitude = x.abs()
         # A mask takes a quarter of the memory of x, and the backward needs nothing else of it.
         # Compared in place, then converted: a comparison into booleans takes twice as long.
-        ctx.save_for_backward(magnitude.le_(1.0).to(torch.bool))
+        ctx.save_for_backward(magnitude.le_(limit).to(torch.bool))
         return sign(x, out=magnitude)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         is_within: Tensor = ctx.saved_tensors[0]
         # A product with booleans takes four times as long; bytes become floats quickly, and the
         # floats are the memory of the result.
-        return is_within.view(torch.uint8).to(grads[0].dtype).mul_(grads[0])
+        return is_within.view(torch.uint8).to(grads[0].dtype).mul_(grads[0]), None
 
 
-def sign_clipped_ste(x: Tensor) -> Tensor:
+def sign_clipped_ste(x: Tensor, limit: float = 1.0) -> Tensor:
     """Binarize to {-1, +1} with the clipped straight-through estimator.
 
-    Forward: `+1 where x >= 0, else -1`. Backward: `g * 1[|x| <= 1]`, the derivative of Hardtanh.
+    Forward: `+1 where x >= 0, else -1`. Backward: `g * 1[|x| <= limit]`, the derivative of
+    `clamp(x, -limit, limit)`: of Hardtanh, where the limit is 1.
 
     Source: Hubara et al., "Binarized Neural Networks", 2016, eq. 4,
     https://arxiv.org/abs/1602.02830.
 
     Args:
         x: Latent weights or activations, any shape, floating dtype.
+        limit: Positive; beyond it a value learns no more.
 
     Returns:
         Same shape, dtype and device as `x`; every element is exactly -1 or +1.
@@ -57,8 +59,11 @@ def sign_clipped_ste(x: Tensor) -> Tensor:
         >>> sign_clipped_ste(x).sum().backward()
         >>> x.grad
         tensor([0., 1., 1., 1., 0.])
+        >>> (gradient,) = torch.autograd.grad(sign_clipped_ste(x, 1.5).sum(), x)
+        >>> gradient
+        tensor([0., 1., 1., 1., 1.])
     """
-    return _SignClippedSTE.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignClippedSTE.apply(x, limit)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _SignPolynomial(torch.autograd.Function):

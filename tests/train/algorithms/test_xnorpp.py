@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bibench_train import architectures
 from bibench_train.algorithms.xnorpp import ALGORITHM
 from bibench_train.datasets._dataset import ImagesInMemory
-from bibench_train.errors import CheckpointError
+from bibench_train.errors import CheckpointError, NotBinaryError
 from bibench_train.harden import harden
 from bibench_train.layers import (
     BinaryConv1d,
@@ -114,9 +114,10 @@ def test_a_sum_of_zero_stays_exactly_zero() -> None:
 
 def test_without_its_size_a_layer_says_how_to_give_it() -> None:
     layer = BinaryConv2d(ALGORITHM, 3, 4, 3)
-    for use in (lambda: layer(torch.randn(1, 3, 5, 5)), lambda: harden(layer)):
-        with pytest.raises(ValueError, match=r"size .* is not known; call .*\.set_output_sizes\("):
-            use()
+    with pytest.raises(ValueError, match=r"size .* is not known; call .*\.set_output_sizes\("):
+        layer(torch.randn(1, 3, 5, 5))
+    with pytest.raises(NotBinaryError, match=r"0: XNOR.* is not known; call .*set_output_sizes\("):
+        harden(nn.Sequential(layer))
 
 
 def test_without_its_size_a_layer_still_runs_on_the_meta_device() -> None:

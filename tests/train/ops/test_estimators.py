@@ -50,6 +50,22 @@ def test_clipped_ste_passes_the_gradient_at_exactly_one() -> None:
     assert x.grad.tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("limit", [0.5, 1.0, 1.5])
+def test_clipped_ste_of_any_range_has_the_gradient_of_that_clamp(limit: float) -> None:
+    x = torch.linspace(-2, 2, 1602, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn_like(x)
+    (ours,) = torch.autograd.grad(sign_clipped_ste(x, limit), x, upstream)
+    (theirs,) = torch.autograd.grad(x.clamp(-limit, limit), x, upstream)
+    assert torch.equal(ours, theirs)
+
+
+def test_clipped_ste_passes_the_gradient_at_exactly_its_limit_and_not_beyond() -> None:
+    x = torch.tensor([-1.5, 1.5, -1.5000001, 1.5000001], requires_grad=True)
+    sign_clipped_ste(x, 1.5).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_upstream_gradient_is_left_as_it_was(estimator: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(8, requires_grad=True)
