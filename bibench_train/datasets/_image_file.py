@@ -54,10 +54,13 @@ def read_for_training(path: Path, size: int, random: Random) -> Tensor:
         DatasetError: The file is damaged, too large, no image, or cannot be read.
     """
     with _opened(path) as image:
-        left, top, right, bottom = random_box(image.width, image.height, random)
-        x, y = _draft(image, min(right - left, bottom - top) / size)
-        box = (round(left * x), round(top * y), round(right * x), round(bottom * y))
-        part = _rgb(image.crop(box)).resize((size, size), Image.Resampling.BILINEAR)
+        box = random_box(image.width, image.height, random)
+        scale = _draft(image, min(box[2] - box[0], box[3] - box[1]) / size)
+        left, top, right, bottom = (edge * scale for edge in box)
+        x, y = math.floor(left), math.floor(top)
+        part = _rgb(image.crop((x, y, math.ceil(right), math.ceil(bottom))))
+        inside = (left - x, top - y, right - x, bottom - y)
+        part = part.resize((size, size), Image.Resampling.BILINEAR, inside)
         if random.random() < 0.5:
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return _pixels(part)
@@ -73,8 +76,9 @@ def read_for_testing(path: Path, size: int) -> Tensor:
         shorter = min(image.width, image.height)
         width, height = short * image.width // shorter, short * image.height // shorter
         left, top = round((width - size) / 2), round((height - size) / 2)
-        _draft(image, shorter / short)
         x, y = image.width / width, image.height / height
+        scale = _draft(image, shorter / short)
+        x, y = x * scale, y * scale
         # Only what remains is computed: the rest of a very long image could fill the memory.
         right, bottom = min((left + size) * x, image.width), min((top + size) * y, image.height)
         box = (left * x, top * y, right, bottom)
@@ -100,17 +104,15 @@ def random_box(width: int, height: int, random: Random) -> tuple[int, int, int, 
     return left, top, left + across, top + down
 
 
-def _draft(image: Image.Image, reduction: float) -> tuple[float, float]:
-    """Let a large JPEG be decoded smaller.
-
-    Returns:
-        What the width and the height were multiplied by: 1, or about 1/2, 1/4 or 1/8.
-    """
+def _draft(image: Image.Image, reduction: float) -> float:
+    """Let a large JPEG be decoded smaller; returns its scale: 1, 1/2, 1/4 or 1/8."""
     width, height = image.size
     factor = reduction / _REDUCING_GAP
-    if image.format == "JPEG" and factor >= 2:
-        image.draft(None, (math.ceil(width / factor), math.ceil(height / factor)))
-    return image.width / width, image.height / height
+    if image.format != "JPEG" or factor < 2:
+        return 1.0
+    drafted = image.draft(None, (math.ceil(width / factor), math.ceil(height / factor)))
+    # Not the new width by the old one: it is rounded up, and would move the image by a pixel.
+    return 1.0 if drafted is None else drafted[1][2] / width
 
 
 def _rgb(image: Image.Image) -> Image.Image:
