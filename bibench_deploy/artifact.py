@@ -163,7 +163,7 @@ def staged_directory(destination: Path) -> Iterator[Path]:
     """Give a scratch folder that takes the place of `destination` when the block succeeds.
 
     An artifact that was at `destination` is replaced; on any error, Ctrl-C included, it
-    stays as it was and the scratch folder goes.
+    stays as it was, and the scratch folder goes with every folder that was made for it.
 
     Raises:
         ArtifactError: `destination` exists and is not an artifact's folder, so replacing
@@ -175,6 +175,7 @@ def staged_directory(destination: Path) -> Iterator[Path]:
             raise ArtifactError(
                 f"{destination} exists and is not an exported folder; choose another --out"
             )
+    made = [parent for parent in destination.parents if not parent.exists()]
     destination.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
@@ -192,6 +193,9 @@ def staged_directory(destination: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # it holds the artifact, or what another run wrote
+                parent.rmdir()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -216,6 +216,18 @@ FAILURES = [ValueError("half-way"), KeyboardInterrupt(), OSError(errno.ENOSPC, "
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_failure_leaves_no_folder_that_was_made_for_it(error, tmp_path) -> None:
+    (tmp_path / "there").mkdir()
+    with (
+        pytest.raises(type(error)),
+        staged_directory(tmp_path / "there" / "deep" / "deeper" / "out") as scratch,
+    ):
+        (scratch / "model").write_text("new")
+        raise error
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_a_failure_half_way_leaves_what_was_there(error, folder) -> None:
     before = files_below(folder.parent)
 
