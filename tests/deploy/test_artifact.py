@@ -220,9 +220,8 @@ def test_a_failure_leaves_no_folder_that_was_made_for_it(error, tmp_path) -> Non
     (tmp_path / "there").mkdir()
     with (
         pytest.raises(type(error)),
-        staged_directory(tmp_path / "there" / "deep" / "deeper" / "out") as scratch,
+        staged_directory(tmp_path / "there" / "deep" / "deeper" / "out"),
     ):
-        (scratch / "model").write_text("new")
         raise error
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
