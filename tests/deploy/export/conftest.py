@@ -13,7 +13,7 @@ from torch import nn
 from bibench_deploy.targets.lce.target import LceTarget
 from bibench_train import algorithms
 from bibench_train.architectures.resnet import BasicBlock
-from bibench_train.layers import make_linear
+from bibench_train.layers import binary_layers, make_linear, set_output_sizes
 
 
 class Small(nn.Module):
@@ -36,13 +36,22 @@ class Small(nn.Module):
         return self.head(self.hidden(x))
 
 
-@pytest.fixture(scope="session")
-def make_network() -> Callable[[str], nn.Module]:
-    """make_network(algorithm): for [N, 3, 8, 8], with statistics as training leaves them."""
+EPOCHS = 200
 
-    def make(algorithm: str = "reactnet") -> nn.Module:
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., nn.Module]:
+    """make_network(algorithm, epoch): for [N, 3, 8, 8], with statistics as training leaves them.
+
+    `epoch` is how far the algorithm's schedule has come, of 200; the last one unless given.
+    """
+
+    def make(algorithm: str = "reactnet", epoch: int = EPOCHS - 1) -> nn.Module:
         torch.manual_seed(0)
         network = Small(algorithm)
+        set_output_sizes(network, (3, 8, 8))
+        for _, layer in binary_layers(network):
+            layer.binarizer.start_epoch(epoch, EPOCHS)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.bias, std=0.3)

@@ -7,6 +7,7 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,15 @@ from bibench_deploy.errors import (
     SourceError,
     UnknownNameError,
 )
+from bibench_deploy.export.deployability import targets_for
 from bibench_deploy.export.pipeline import export_source
 from bibench_deploy.export.source import Source, from_module, resolve_source
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.graph.load import load_graph
 from bibench_deploy.targets.lce.target import LceTarget
 from bibench_train import algorithms
+from bibench_train.errors import NotBinaryError
+from bibench_train.harden import is_binary
 
 SHAPE = (1, 3, 8, 8)
 
@@ -70,8 +74,19 @@ def content_of(path: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("algorithm", [*algorithms.names(), "fp32"])
-def test_every_algorithm_exports_with_proof(algorithm, make_network, tmp_path) -> None:
+def one_of_each_form() -> list[str]:
+    """Algorithms that LCE holds, one for each form in which a layer is left at inference."""
+    found = {name: algorithms.load(name) for name in algorithms.names()}
+    forms = {
+        (algorithm.scale_granularity, algorithm.shifts_input): name
+        for name, algorithm in reversed(found.items())
+        if "lce" in targets_for(algorithm)
+    }
+    return sorted(forms.values())
+
+
+@pytest.mark.parametrize("algorithm", [*one_of_each_form(), "fp32"])
+def test_every_form_of_a_layer_exports_with_proof(algorithm, make_network, tmp_path) -> None:
     network = make_network(algorithm)
     artifact = bibench_deploy.export_model(network, torch.zeros(SHAPE), out=tmp_path / "out")
     artifact.check_files()
@@ -87,6 +102,47 @@ def test_every_algorithm_exports_with_proof(algorithm, make_network, tmp_path) -
         assert parity["max_abs_error"] < 1e-4
         assert parity["flip_rate"] == (0 if count else None)
         assert parity["unexplained_flips"] == (0 if count else None)
+
+
+# Each by the layers of the small network: a linear layer's scale never differs by position.
+REFUSED = {"xnor": {"BIB202": 4}, "xnorpp": {"BIB201": 3}}
+
+
+@pytest.mark.parametrize("algorithm", REFUSED)
+def test_what_no_target_folds_is_refused_by_its_rule_and_leaves_nothing_behind(
+    algorithm, make_network, tmp_path
+) -> None:
+    network = make_network(algorithm)
+    with pytest.raises(LoweringError) as raised:
+        bibench_deploy.export_model(network, torch.zeros(SHAPE), out=tmp_path / "out")
+    codes = Counter(re.search(r"BIB\d+", reason)[0] for reason in raised.value.reasons)
+    assert codes == REFUSED[algorithm]
+    assert list(tmp_path.iterdir()) == []
+
+
+# What a checkpoint from the middle of a run is refused for, and where that leaves the reader.
+UNFINISHED = {
+    "biper": r"BiPer's weights are a sine wave in the first half of a run,.*",
+    "bnext": r"BNext's weights are soft: their temperature is 0\.0052,.*, in the last epoch.*",
+    "fda": r"FDA-BNN adds noise .*: its amplitude is 0\.085, and 0 in the last epoch.*",
+}
+
+
+@pytest.mark.parametrize("algorithm", UNFINISHED)
+def test_what_is_not_binary_yet_is_refused_in_one_line_and_leaves_nothing_behind(
+    algorithm, make_network, tmp_path
+) -> None:
+    network = make_network(algorithm, epoch=50)
+    with pytest.raises(NotBinaryError) as raised:
+        bibench_deploy.export_model(network, torch.zeros(SHAPE), out=tmp_path / "out")
+    words = rf"block\.conv1: {UNFINISHED[algorithm]}; finish .* with bibench train --resume"
+    assert re.fullmatch(words, str(raised.value))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_algorithm_that_is_binary_only_at_the_end_is_known_here(make_network) -> None:
+    soft = {name for name in algorithms.names() if not is_binary(make_network(name, epoch=50))}
+    assert soft == set(UNFINISHED)
 
 
 def test_the_module_stays_as_it_was(make_network, tmp_path) -> None:
