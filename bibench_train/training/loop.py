@@ -154,7 +154,9 @@ class Loop:
             group["lr"] = rate
         is_bf16 = self._recipe.precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
-            logits = self._network(images).float()
+            logits = self._network(images)
+        if is_bf16:
+            logits = logits.float()
         loss = self._loss(logits, labels, self._batch_images(step))
         right = (logits.argmax(1) == labels).sum()
         totals = torch.stack([loss.detach().double() / self._world.size, right.double()])

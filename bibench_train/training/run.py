@@ -123,7 +123,13 @@ def train(
         optimizer = make_optimizer(model, info.recipe)
         if is_resumed:
             checkpoint.restore(model, optimizer, info, tensors, out / checkpoint.RESUME_FILE)
-        loop = Loop(
+        tensorboard = TensorBoard(out) if has_tensorboard else None
+        if world.is_main:
+            out.mkdir(parents=True, exist_ok=True)
+            if is_resumed:
+                checkpoint.complete(out, info, tensors)
+                metrics.keep(out, info.epochs_done)
+        info = Loop(
             out=out,
             dataset=data_set,
             model=model,
@@ -131,14 +137,8 @@ def train(
             info=info,
             world=world,
             progress=progress or Progress(),
-            tensorboard=TensorBoard(out) if has_tensorboard else None,
-        )
-        if world.is_main:
-            out.mkdir(parents=True, exist_ok=True)
-            if is_resumed:
-                checkpoint.complete(out, info, tensors)
-                metrics.keep(out, info.epochs_done)
-        info = loop.run()
+            tensorboard=tensorboard,
+        ).run()
     accuracy = info.accuracy.percent if info.accuracy else math.nan
     return TrainedRun(out, info, accuracy, time.perf_counter() - begun_at)
 

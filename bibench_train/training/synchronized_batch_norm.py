@@ -6,9 +6,11 @@ each process would train another network than one process does with the whole ba
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -61,7 +63,22 @@ class SynchronizedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, *grads: Tensor) -> Tensor:
+        # The sum feeds the loss of every process, so each gets what all of them send back.
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
 def _total(values: Tensor) -> Tensor:
     """The sum over all processes, through which gradients flow back to each."""
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
     return total

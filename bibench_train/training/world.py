@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ def join_world(device: torch.device) -> Iterator[World]:
         try:
             yield World(dist.get_rank(), dist.get_world_size())
         finally:
+            # Module wrappers that outlive their group hang when they are freed.
+            gc.collect()
             dist.destroy_process_group()
     else:
         yield World()
