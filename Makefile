@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) and print("$(name)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench models clean
+.PHONY: help setup demo test test-slow check format bench digits-table models clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything in it (about 4 GB)
 
@@ -42,6 +42,9 @@ format: $(READY) ## rewrite the sources as the formatter wants them
 
 bench: $(READY) ## measure the promises on speed and memory; prints figures, never fails
 	$(BIN)/python -m benchmarks
+
+digits-table: $(READY) ## train every algorithm on digits, three seeds; writes docs/digits-accuracy.md (about an hour)
+	$(BIN)/python -m benchmarks.digits_table
 
 models: $(READY) ## train the small checkpoints that models/ ships
 	$(BIN)/python models/train_models.py

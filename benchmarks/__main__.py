@@ -1,4 +1,7 @@
-"""Run every benchmark of this folder, or those named: `python -m benchmarks [NAME…]`."""
+"""Run every benchmark of this folder, or those named: `python -m benchmarks [NAME…]`.
+
+A benchmark is a file with a function `measure`, which returns the line to print.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ def main() -> None:
     folder = [str(Path(__file__).parent)]
     names = [entry.name for entry in pkgutil.iter_modules(folder) if entry.name[0] != "_"]
     for name in sys.argv[1:] or names:
-        print(importlib.import_module(f"benchmarks.{name}").measure(), flush=True)
+        module = importlib.import_module(f"benchmarks.{name}")
+        if hasattr(module, "measure"):
+            print(module.measure(), flush=True)
 
 
 main()
