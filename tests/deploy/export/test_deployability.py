@@ -1,6 +1,7 @@
 """What `bibench train --list` says of targets, against what lint finds in real graphs."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import onnx_ir as ir
@@ -82,6 +83,19 @@ def test_lce_refuses_run_time_and_spatial_scales_by_their_own_rules(
 ) -> None:
     findings = lint_graph(graph_of(name), targets.load("lce")).findings
     assert {finding.code for finding in findings} == codes
+
+
+def test_the_table_of_algorithms_names_the_targets_or_the_rule_that_refuses(
+    graph_of: Callable[[str], ir.Model],
+) -> None:
+    lines = (Path(__file__).parents[3] / "docs" / "algorithms.md").read_text().splitlines()
+    found = {line.split("`")[1]: line.split("|")[-2].strip() for line in lines if line[:3] == "| `"}
+    for name in algorithms.names():
+        held = targets_for(load(name))
+        findings = lint_graph(graph_of(name), targets.load(targets.names()[0])).findings
+        codes = [finding.code for finding in findings if finding.severity is Severity.ERROR]
+        expected = [f"`{target}`" for target in held] or [f"none: {code}" for code in codes]
+        assert found[name] == ", ".join(expected), name
 
 
 def test_a_target_that_holds_another_scale_is_listed_for_it(
