@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from bibench_train.errors import MissingPackageError
@@ -22,6 +24,8 @@ class TensorBoard:
     """
 
     def __init__(self, out: Path) -> None:
+        # TensorBoard's own switch: without it, it loads all of TensorFlow where that is installed.
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

@@ -15,7 +15,7 @@ from bibench_train.algorithms._algorithm import Algorithm, Binarizer, LayerShape
 from bibench_train.datasets._dataset import WHOLE, Batch, ImagesInMemory, Shard
 from bibench_train.errors import CheckpointError, TrainingStoppedError, UnknownNameError
 from bibench_train.ops.estimators import sign_clipped_ste
-from bibench_train.training import Progress, load_run, read_run, train
+from bibench_train.training import Accuracy, Progress, load_run, read_run, train
 from bibench_train.training.metrics import EpochMetrics
 from bibench_train.training.schedule import learning_rate
 
@@ -338,3 +338,134 @@ def test_a_binarized_network_reaches_95_percent_on_digits(tmp_path: Path, algori
     fp32 = train(algorithm="fp32", dataset="digits", out=tmp_path / "fp32")
     run = train(algorithm=algorithm, dataset="digits", out=tmp_path / "run", init=fp32.run_dir)
     assert run.accuracy >= 95
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "weight_decay": 1e-4},
+        {"optimizer": "adamw", "weight_decay": 1e-2, "warmup_epochs": 1},
+        {"precision": "bf16", "label_smoothing": 0.1},
+        {"scheduler": "step", "decay_epochs": (1, 2)},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_every_recipe_resumes_to_the_bit(
+    tiny: ImagesInMemory, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    recipe = replace(tiny.binary_recipe, **changes)  # type: ignore[arg-type]
+    whole = train(algorithm="bireal", dataset=tiny, out=tmp_path / "whole", recipe=recipe)
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            algorithm="bireal",
+            dataset=tiny,
+            out=out,
+            recipe=recipe,
+            progress=InterruptedAfter(1),
+        )
+    resumed = train(algorithm="bireal", dataset=tiny, out=out, is_resumed=True)
+    assert resumed.info.checkpoint_sha256 == whole.info.checkpoint_sha256
+    assert resumed.info.recipe == recipe
+    assert untimed(out) == untimed(whole.run_dir)
+    plain = train(algorithm="bireal", dataset=tiny, out=tmp_path / "plain")
+    assert plain.info.checkpoint_sha256 != whole.info.checkpoint_sha256
+
+
+class _Accuracies:
+    """Stands in for evaluation: what the test split says after each epoch."""
+
+    def __init__(self, *correct: int) -> None:
+        self.left = list(correct)
+
+    def __call__(self, *_: object, **__: object) -> Accuracy:
+        return Accuracy(self.left.pop(0), 12)
+
+
+def test_the_best_epoch_is_kept_beside_the_last_and_a_resumed_run_remembers_it(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bibench_train.training.loop.evaluate", _Accuracies(7, 9, 9, 0))
+    out = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt):
+        train(algorithm="bnn", dataset=tiny, out=out, progress=InterruptedAfter(2))
+    after_two = (out / "checkpoint.safetensors").read_bytes()
+    train(algorithm="bnn", dataset=tiny, out=out, is_resumed=True)
+    best = read_run(out).best
+    assert best is not None
+    assert (best.epoch, best.accuracy.correct) == (2, 9)  # the first of equals
+    assert (out / "best.safetensors").read_bytes() == after_two
+    assert (out / "checkpoint.safetensors").read_bytes() != after_two
+    _, info = load_run(out, is_best=True)
+    assert (info.epochs_done, info.accuracy) == (2, best.accuracy)
+
+
+def test_an_epoch_that_cannot_be_deployed_is_never_the_best(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bibench_train.training.loop.evaluate", _Accuracies(12, 11, 3))
+    run = train(algorithm="biper", dataset=tiny, out=tmp_path / "a")
+    assert run.info.best is not None
+    # The first two epochs are stage 1, whose weights are real numbers.
+    assert run.info.best.epoch == 3
+
+
+def test_the_optimizer_begins_anew_in_the_second_stage(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    run = train(algorithm="biper", dataset=tiny, out=tmp_path / "a")
+    found = load_file(run.run_dir / "resume.safetensors")
+    steps = {v.item() for k, v in found.items() if k.endswith(".step")}
+    assert steps == {3.0}  # one epoch of three, not three of them
+    rates = [line["learning_rate"] for line in lines(run.run_dir)]
+    assert rates[0] == rates[2] > rates[1]
+
+
+def test_what_a_kill_after_the_resume_file_left_old_is_written_again(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bibench_train.training.loop.evaluate", _Accuracies(7, 8, 9))
+    out = tmp_path / "a"
+    train(algorithm="bnn", dataset=tiny, out=out)
+    expected = {path.name: path.read_bytes() for path in out.iterdir()}
+    for name in ("best.safetensors", "checkpoint.safetensors", "run.json"):
+        (out / name).write_bytes(b"of the epoch before")
+    train(algorithm="bnn", dataset=tiny, out=out, is_resumed=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+
+
+def test_the_run_says_what_it_cost(tiny: ImagesInMemory, tmp_path: Path) -> None:
+    info = train(algorithm="bnn", dataset=tiny, out=tmp_path / "a").info
+    assert info.seconds_per_step is not None
+    assert info.seconds_per_step > 0
+    assert info.data_wait_share is not None
+    assert 0 <= info.data_wait_share < 1
+    assert info.peak_memory_mib is not None
+    assert info.peak_memory_mib > 100  # torch alone takes more
+    assert (info.device, info.processes, info.threads) == ("cpu", 1, 1)
+    assert {"bibench", "python", "torch"} <= set(info.versions)
+
+
+def test_memory_that_runs_out_says_what_to_change_and_keeps_the_last_epoch(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    class Full(Progress):
+        def step(self, epoch: int, loss: float) -> None:
+            if epoch == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TrainingStoppedError) as caught:
+        train(algorithm="bnn", dataset=tiny, out=tmp_path / "a", progress=Full())
+    assert str(caught.value).startswith(
+        "memory ran out with a batch of 8; try a smaller --batch-size; epoch 1 is kept in"
+    )
+    assert read_run(tmp_path / "a").epochs_done == 1
+
+
+def test_other_data_of_the_same_name_cannot_resume_a_run(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    train(algorithm="bnn", dataset=tiny, out=tmp_path / "a")
+    other = replace(tiny, num_classes=4)
+    with pytest.raises(CheckpointError, match="was begun on 3 classes"):
+        train(algorithm="bnn", dataset=other, out=tmp_path / "a", is_resumed=True)

@@ -66,4 +66,5 @@ def main() -> None:
     train(dataset=dataset, algorithm=sys.argv[2], out=out, is_resumed=out.exists())
 
 
-main()
+if __name__ == "__main__":
+    main()
