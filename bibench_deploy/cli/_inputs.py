@@ -28,7 +28,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def find_source(text: str | None, input_shape: str | None) -> Source:
+def find_source(text: str | None, input_shape: str | None, *, is_best: bool = False) -> Source:
     """The source that was named, or else the latest run, which is said."""
     from bibench_deploy.export.source import latest_run, resolve_source
 
@@ -36,7 +36,7 @@ def find_source(text: str | None, input_shape: str | None) -> Source:
         text = str(latest_run())
         say(f"source: {text} (the latest run)")
     shape = None if input_shape is None else parse_shape(input_shape)
-    source = resolve_source(text, shape)
+    source = resolve_source(text, shape, is_best=is_best)
     if shape is not None and source.kind != "callable":
         say("--input-shape is left out: this source has a shape of its own")
     return source

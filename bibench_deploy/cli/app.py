@@ -13,6 +13,8 @@ from bibench_deploy.cli import demo, export, lint, profile, report, train
 from bibench_deploy.cli._terminal import ending_on_terminate, printable
 from bibench_deploy.errors import DeployError, MissingExtraError
 
+# A mistyped option or value; typer has no public name for the base of these.
+_UsageError: Any = typer.BadParameter.__base__
 EXIT_FINDINGS = 1
 EXIT_FAILED = 2
 # A full disk, or a place that cannot be written: the world's fault, not ours.
@@ -38,6 +40,11 @@ class _OneLineErrors(TyperGroup):
                 return super().invoke(ctx)
         except (DeployError, TrainError) as error:
             message = " ".join(str(error).split())
+        except _UsageError as error:
+            command = (error.ctx or ctx).command_path
+            what = printable(error.format_message()).removesuffix(".")
+            typer.echo(f"{command}: {what}; see {command} --help", err=True)
+            raise typer.Exit(EXIT_FAILED) from None
         except ModuleNotFoundError as error:
             if error.name not in _EXTRAS:
                 raise

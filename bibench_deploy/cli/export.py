@@ -33,6 +33,10 @@ def export(
         str | None,
         typer.Option(help="For a callable: its input as N,C,H,W, such as 1,3,224,224."),
     ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Of a run, the epoch with the best test accuracy."),
+    ] = False,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Write the FP32 twin to <out>/fp32 too.")
     ] = False,
@@ -51,7 +55,7 @@ def export(
     from bibench_deploy.export.pipeline import export_source
 
     targets.load(target)  # an unknown name ends here, before anything heavy starts
-    network = find_source(source, input_shape)
+    network = find_source(source, input_shape, is_best=best)
     with redirect_stdout(sys.stderr):  # a module may print while it runs
         artifact = export_source(
             network,

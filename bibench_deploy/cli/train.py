@@ -161,6 +161,12 @@ def train(
     for name, check in ((algorithm, algorithms.check), (dataset, datasets.check)):
         if name is not None:
             check(name)
+    from bibench_train.training.device import DEVICES
+
+    if device not in DEVICES:
+        raise typer.BadParameter(
+            f'one of {", ".join(DEVICES)}, not "{device}"', param_hint="--device"
+        )
     changes = _given(
         epochs=epochs,
         batch_size=batch_size,

@@ -51,24 +51,29 @@ class Source:
     test_set: Callable[[], tuple[_Array, _Labels]] | None = None
 
 
-def resolve_source(text: str, input_shape: tuple[int, ...] | None = None) -> Source:
+def resolve_source(
+    text: str, input_shape: tuple[int, ...] | None = None, *, is_best: bool = False
+) -> Source:
     """Find out what SOURCE names, and load it.
 
     Args:
         text: what the user typed.
         input_shape: (N, C, H, W), for a callable: how large its input is.
+        is_best: of a run, take the epoch with the highest test accuracy, not the last.
 
     Raises:
         SourceError: nothing of that name, or it does not give what its form promises.
     """
     path = Path(text)
+    if is_best and not path.is_dir():
+        raise SourceError(f"{text}: no run folder, and only a run keeps a best epoch")
     if text.endswith(".onnx"):
         if not path.is_file():
             raise SourceError(f"{text}: no such file; {_nearest(path)}")
         facts = {"kind": "onnx", "name": path.stem, "trained": None}
         return Source("onnx", path.stem, facts, onnx_path=path)
     if path.is_dir():
-        return _from_run(path)
+        return _from_run(path, is_best)
     if _CALLABLE.fullmatch(text):
         return _from_callable(text, input_shape)
     raise SourceError(f"{text}: no such source; name {_FORMS}. {_nearest(path)}")
@@ -94,7 +99,7 @@ def latest_run(folder: Path = Path("runs")) -> Path:
     return runs[-1].parent
 
 
-def _from_run(path: Path) -> Source:
+def _from_run(path: Path, is_best: bool) -> Source:
     try:
         import torch  # noqa: F401 - its absence is told apart from a damaged run
 
@@ -105,7 +110,7 @@ def _from_run(path: Path) -> Source:
 
     if not (path / "run.json").is_file():
         raise SourceError(f"{path}: a folder without run.json, so no run; name {_FORMS}")
-    model, info = load_run(path)
+    model, info = load_run(path, is_best=is_best)
     facts = {
         "kind": "run",
         "name": info.name,

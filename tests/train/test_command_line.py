@@ -1,6 +1,7 @@
 """`bibench train`, on a data set of 24 images."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from bibench_deploy.cli import app as command_line
 from bibench_deploy.export.deployability import targets_for
 from bibench_train import algorithms, datasets
 from bibench_train.datasets._dataset import ImagesInMemory
-from bibench_train.training import Progress, read_run
+from bibench_train.training import Accuracy, Progress, Recipe, read_run
 
 Run = Callable[..., Any]
 
@@ -39,7 +40,12 @@ def test_alone_it_trains_the_default_and_says_what_it_picked(bibench: Run) -> No
     assert "no resnet20 fp32 run on tiny found; --init names one" in result.stderr
     assert "epoch 1/1" in result.stderr
     assert result.stdout.startswith("runs/resnet20-reactnet-tiny: ")
-    assert result.stdout.count("\n") == 1
+    *_, cost = result.stdout.splitlines()
+    assert re.fullmatch(
+        r"  cost       [\d.]+ s per step, [\d.]+% of it waiting for data; "
+        r"peak memory [\d,]+ MiB",
+        cost,
+    )
     info = read_run(Path("runs/resnet20-reactnet-tiny"))
     assert (info.architecture, info.algorithm, info.init) == ("resnet20", "reactnet", None)
 
@@ -208,3 +214,75 @@ def test_help_has_an_example_and_loads_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Example: bibench train resnet20 --algorithm bireal" in done.stdout
+
+
+def test_every_option_of_the_recipe_arrives(bibench: Run) -> None:
+    result = bibench(
+        *("--dataset", "tiny", "--out", "a", "--epochs", "3", "--batch-size", "6", "--lr", "0.01"),
+        *("--optimizer", "sgd", "--momentum", "0.8", "--weight-decay", "0.001"),
+        *("--scheduler", "step", "--warmup-epochs", "1", "--decay-epochs", "2,3"),
+        *("--decay-factor", "0.5", "--label-smoothing", "0.1", "--precision", "bf16"),
+        *("--seed", "7", "--device", "cpu", "--tensorboard"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert read_run(Path("a")).recipe == Recipe(
+        epochs=3,
+        batch_size=6,
+        learning_rate=0.01,
+        optimizer="sgd",
+        momentum=0.8,
+        weight_decay=0.001,
+        scheduler="step",
+        warmup_epochs=1,
+        decay_epochs=(2, 3),
+        decay_factor=0.5,
+        label_smoothing=0.1,
+        precision="bf16",
+        seed=7,
+    )
+    assert (Path("a") / "tensorboard").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer", "lion"], "optimizer is one of adam, adamw, sgd"),
+        (["--scheduler", "linear"], "scheduler is one of cosine, step, constant"),
+        (["--precision", "fp16"], "precision is one of fp32, bf16"),
+        (["--epochs", "3", "--warmup-epochs", "3"], "less than the 3 epochs, not 3"),
+        (["--decay-epochs", "1;2"], '"1;2" is no list of epochs such as 100,150'),
+        (["--device", "tpu"], 'one of auto, cpu, cuda, not "tpu"'),
+        (["--epoch", "3"], "No such option: --epoch"),
+    ],
+)
+def test_a_value_that_no_run_can_have_ends_in_one_line(
+    bibench: Run, arguments: list[str], message: str
+) -> None:
+    result = bibench("--dataset", "tiny", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.endswith("; see bibench train --help\n")
+    assert result.stderr.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_only_the_first_of_several_processes_speaks(
+    bibench: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    result = bibench("--dataset", "tiny", "--epochs", "1")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "training" not in result.stderr
+
+
+def test_the_best_epoch_is_said_where_it_is_not_the_last(
+    bibench: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([9, 6])
+    monkeypatch.setattr(
+        "bibench_train.training.loop.evaluate", lambda *_, **__: Accuracy(next(counts), 12)
+    )
+    result = bibench("--dataset", "tiny", "--epochs", "2")
+    assert "50.00 %, 6 of 12 test images" in result.stdout
+    assert "  best       75.00 % after epoch 1" in result.stdout
