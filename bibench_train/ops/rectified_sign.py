@@ -28,8 +28,9 @@ class _SignRectified(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         weight, tau = ctx.saved_tensors
         dims = _filter_dims(weight)
-        freedom = max(math.prod(weight.shape[dim] for dim in dims) - 1, 1)
-        centred = weight - weight.mean(dims, keepdim=True)
+        center = weight.mean(dims, keepdim=True)
+        freedom = max(weight.numel() // center.numel() - 1, 1)
+        centred = weight - center
         wide = torch.promote_types(weight.dtype, torch.float32)
         norm = torch.linalg.vector_norm(centred, dim=dims, keepdim=True, dtype=wide)
         variance = norm.square() / freedom + EPSILON

@@ -139,6 +139,49 @@ def test_the_dtype_is_kept(algorithm: Algorithm, kind: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("input_dtype", [torch.float32, torch.bfloat16])
+def test_bfloat16_autocast_trains_parameters_of_32_bits(
+    algorithm: Algorithm, kind: str, input_dtype: torch.dtype
+) -> None:
+    layer, x = make(algorithm, kind)
+    layer.binarizer.start_epoch(0, EPOCHS)
+    x = x.to(input_dtype).requires_grad_()
+    expected = torch.autograd.grad(layer.train()(x.float()).square().sum(), [*layer.parameters()])
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(x)
+    output.float().square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == input_dtype
+    for (name, parameter), plain in zip(layer.named_parameters(), expected, strict=True):
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == torch.float32
+        # bfloat16 has 8 bits, and rounding adds up through the layer.
+        error = (parameter.grad - plain).abs().max()
+        assert error <= 0.05 * plain.abs().max() + 0.05, name
+
+
+@pytest.mark.filterwarnings(
+    # torch.compile itself makes such an object to trace an estimator with.
+    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
+)
+def test_compiles_as_one_graph_that_follows_the_schedule(algorithm: Algorithm) -> None:
+    layer, x = make(algorithm, "conv2d")
+    trained = (x.requires_grad_(), *layer.train().parameters())
+    torch.compiler.reset()
+    # Not inductor, which needs a C++ compiler: this traces what it would compile.
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for epoch in (0, EPOCHS - 1):
+        layer.binarizer.start_epoch(epoch, EPOCHS)
+        expected, found = layer(x), compiled(x)
+        torch.testing.assert_close(found, expected)
+        upstream = torch.randn_like(expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, trained, upstream),
+            torch.autograd.grad(expected, trained, upstream),
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_hardened_layer_equals_the_eval_forward(algorithm: Algorithm, kind: str) -> None:
     layer, x = make(algorithm, kind)
     expected = layer.eval()(x)
