@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bibench_train.training.evaluation import Accuracy, evaluate
     from bibench_train.training.progress import Progress, stderr_progress
     from bibench_train.training.recipe import Recipe
+    from bibench_train.training.loop import penalty, start_epoch
     from bibench_train.training.run import TrainedRun, train
     from bibench_train.training.run_info import RunInfo, read_run
 
@@ -26,7 +27,9 @@ __all__ = [
     "TrainedRun",
     "evaluate",
     "load_run",
+    "penalty",
     "read_run",
+    "start_epoch",
     "stderr_progress",
     "train",
 ]
@@ -39,7 +42,9 @@ _HOME = {
     "TrainedRun": "run",
     "evaluate": "evaluation",
     "load_run": "checkpoint",
+    "penalty": "loop",
     "read_run": "run_info",
+    "start_epoch": "loop",
     "stderr_progress": "progress",
     "train": "run",
 }
