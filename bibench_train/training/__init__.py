@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bibench_train.training.checkpoint import load_run
     from bibench_train.training.evaluation import Accuracy, evaluate
+    from bibench_train.training.loop import penalty, start_epoch
     from bibench_train.training.progress import Progress, stderr_progress
     from bibench_train.training.recipe import Recipe
-    from bibench_train.training.loop import penalty, start_epoch
     from bibench_train.training.run import TrainedRun, train
     from bibench_train.training.run_info import RunInfo, read_run
 
