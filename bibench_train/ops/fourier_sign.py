@@ -51,7 +51,7 @@ def fourier_slope(x: Tensor, terms: Tensor) -> Tensor:
     slope = wide_x.abs().clamp_(1e-9, 1.0)
     divisor = (slope * FREQUENCY).sin_()
     slope.mul_((terms + 1).to(wide) * (2.0 * FREQUENCY)).sin_().div_(divisor)
-    is_within = torch.abs(wide_x, out=divisor).le_(1.0)
+    is_within = divisor.copy_(wide_x).abs_().le_(1.0)
     return slope.mul_(is_within).mul_(2.0 * FREQUENCY / math.pi).to(x.dtype)
 
 
