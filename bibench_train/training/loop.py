@@ -208,7 +208,8 @@ def _stops_named(info: RunInfo) -> Iterator[None]:
         ) from error
     except Exception as error:
         if info.is_compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
-            reason = str(error).strip().splitlines()[0]
+            # The first line says who failed, the second one why.
+            reason = " ".join(str(error).split("\n")[:2])
             raise TrainingStoppedError(
                 f"torch.compile failed ({reason}); train without --compile"
             ) from error

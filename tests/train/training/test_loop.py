@@ -1,0 +1,84 @@
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bibench_train.datasets._dataset import ImagesInMemory
+from bibench_train.errors import TrainingStoppedError
+from bibench_train.training import read_run, train
+from bibench_train.training.loop import penalty, start_epoch
+
+# torch.compile itself makes such an object to trace an estimator with.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated.*:DeprecationWarning")
+
+
+def broken_backend(*_: object) -> Callable[..., object]:
+    raise RuntimeError("no compiler here\nand more lines")
+
+
+def test_compiled_steps_train_the_same_network(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced as for inductor, and then run by torch itself: the same operations, the same bits.
+    compiler = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compiler)
+    torch.compiler.reset()
+    plain = train(algorithm="reactnet", dataset=tiny, out=tmp_path / "plain")
+    compiled = train(
+        algorithm="reactnet", dataset=tiny, out=tmp_path / "compiled", is_compiled=True
+    )
+    assert compiled.info.checkpoint_sha256 == plain.info.checkpoint_sha256
+    assert read_run(compiled.run_dir).is_compiled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["bireal", "fda"])
+def test_inductor_compiles_a_training_run(
+    tiny: ImagesInMemory, tmp_path: Path, algorithm: str
+) -> None:
+    torch.compiler.reset()
+    recipe = replace(tiny.binary_recipe, epochs=1)
+    run = train(
+        algorithm=algorithm, dataset=tiny, out=tmp_path / "a", recipe=recipe, is_compiled=True
+    )
+    assert run.info.epochs_done == 1
+
+
+def test_a_compiler_that_fails_is_one_line_with_the_way_out(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken_backend))
+    torch.compiler.reset()
+    with pytest.raises(TrainingStoppedError) as caught:
+        train(algorithm="bnn", dataset=tiny, out=tmp_path / "a", is_compiled=True)
+    assert "no compiler here" in str(caught.value)
+    assert "train without --compile; no epoch was finished" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_model_without_binary_layers_has_neither_schedule_nor_penalty() -> None:
+    model = nn.Linear(2, 2)
+    start_epoch(model, 0, 1)
+    assert penalty(model) == 0.0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_loss_is_computed_in_single_precision(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    seen: set[torch.dtype] = set()
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def spy(logits: Tensor, *arguments: object, **options: object) -> Tensor:
+        seen.add(logits.dtype)
+        return cross_entropy(logits, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bibench_train.training.loop.F.cross_entropy", spy)
+    recipe = replace(tiny.binary_recipe, epochs=1, precision=precision)
+    train(algorithm="bnn", dataset=tiny, out=tmp_path / "a", recipe=recipe)
+    assert seen == {torch.float32}
