@@ -106,9 +106,12 @@ class ImagesOnDemand(Dataset):
                 )
             )
         try:
-            for batch in iterator:
+            for number, batch in enumerate(iterator, 1):
                 if isinstance(batch, DatasetError):
                     raise batch
+                if number == len(batches):
+                    # Now: who counts the batches never asks for one more.
+                    _end_workers(iterator)
                 yield batch
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):
@@ -118,9 +121,8 @@ class ImagesOnDemand(Dataset):
                 f"{SHARED_MEMORY} is full: train with a smaller batch, or with fewer workers"
             ) from error
         finally:
-            if isinstance(iterator, data.dataloader._MultiProcessingDataLoaderIter):
-                # An exception on its way keeps the iterator alive, and the iterator its workers.
-                iterator._shutdown_workers()
+            # An exception on its way keeps the iterator alive, and the iterator its workers.
+            _end_workers(iterator)
 
     def _collate(self, items: Sequence[Item | DatasetError]) -> Batch | DatasetError:
         images, labels = [], []
@@ -152,6 +154,11 @@ class _Items(data.Dataset[Item | DatasetError]):
 def _start_worker(_: int) -> None:
     # Ctrl-C reaches every process of a terminal; the main one ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_workers(iterator: object) -> None:
+    if isinstance(iterator, data.dataloader._MultiProcessingDataLoaderIter):
+        iterator._shutdown_workers()
 
 
 def _worker_count(batch_bytes: int) -> int:

@@ -178,6 +178,14 @@ def test_workers_end_with_the_epoch_and_when_it_is_left_early(is_dropped: bool) 
     assert multiprocessing.active_children() == []
 
 
+def test_workers_end_with_the_last_batch_though_nobody_asks_for_another() -> None:
+    dataset = Numbers(workers=2)
+    batches = dataset.train_batches(4, seeded())
+    last = [next(batches) for _ in range(dataset.steps_per_epoch(4))][-1]
+    assert multiprocessing.active_children() == []
+    assert torch.equal(last[0], epoch(Numbers())[-1][0])
+
+
 def test_the_child_signal_handler_of_the_program_stays() -> None:
     before = signal.getsignal(signal.SIGCHLD)
     epoch(Numbers(workers=1))

@@ -1,4 +1,6 @@
+import multiprocessing
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from bibench_train.datasets import TorchDataset
 from bibench_train.datasets._dataset import Batch, Shard
 from bibench_train.errors import DatasetError
+from bibench_train.training import Progress, train
 from bibench_train.training.recipe import Recipe
 
 
@@ -139,3 +142,27 @@ def test_an_empty_split_is_refused() -> None:
 def test_a_stream_is_refused() -> None:
     with pytest.raises(TypeError, match=r"train is a map-style data set, .* not generator"):
         make(train=(item for item in [GOOD]))
+
+
+class Photos(Noisy):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.rand(3, 8, 8), index % 3
+
+
+class Interrupted(Progress):
+    def step(self, epoch: int, loss: float) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_equals_a_whole_one_whatever_the_workers(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=2, batch_size=8)
+    splits = {"train": Photos(16), "test": Photos(6), "binary_recipe": recipe}
+    train(algorithm="bnn", dataset=make(**splits), out=tmp_path / "whole")
+    resumed: dict[str, Any] = {"algorithm": "bnn", "out": tmp_path / "resumed"}
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset=make(**splits, workers=2), progress=Interrupted(), **resumed)
+    train(dataset=make(**splits, workers=1), is_resumed=True, **resumed)
+    files = [tmp_path / run / "checkpoint.safetensors" for run in ("whole", "resumed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert multiprocessing.active_children() == []
