@@ -49,7 +49,7 @@ def load(data: Path | None = None, image_size: int | None = None) -> Dataset:
     return ImagesInMemory(
         name="digits",
         num_classes=10,
-        fp32_recipe=Recipe(epochs=10, batch_size=64, learning_rate=2e-3),
+        fp32_recipe=Recipe(epochs=10, batch_size=32, learning_rate=2e-3),
         binary_recipe=Recipe(epochs=20, batch_size=32, learning_rate=2e-3),
         train_images=images[~is_held_out],
         train_labels=labels[~is_held_out],
