@@ -17,7 +17,11 @@ from bibench_train.ops.sign import sign
 
 class _SignClippedSTE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, limit: float, is_parameter: bool) -> Tensor:
+        ctx.limit, ctx.is_parameter = limit, is_parameter
+        if is_parameter:
+            ctx.save_for_backward(x)
+            return sign(x)
         magnitude = x.abs()
         # A mask takes a quarter of the memory of x, and the backward needs nothing else of it.
         # Compared in place, then converted: a comparison into booleans takes twice as long.
@@ -26,11 +30,14 @@ class _SignClippedSTE(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        is_within: Tensor = ctx.saved_tensors[0]
-        # A product with booleans takes four times as long; bytes become floats quickly, and the
-        # floats are the memory of the result.
-        return is_within.view(torch.uint8).to(grads[0].dtype).mul_(grads[0]), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        saved: Tensor = ctx.saved_tensors[0]
+        if ctx.is_parameter:
+            is_within = saved.abs().le_(ctx.limit)
+        else:
+            # A product with booleans takes four times as long; bytes become floats quickly.
+            is_within = saved.view(torch.uint8).to(grads[0].dtype)
+        return is_within.mul_(grads[0]), None, None
 
 
 def sign_clipped_ste(x: Tensor, limit: float = 1.0) -> Tensor:
@@ -63,7 +70,9 @@ def sign_clipped_ste(x: Tensor, limit: float = 1.0) -> Tensor:
         >>> gradient
         tensor([0., 1., 1., 1., 1.])
     """
-    return _SignClippedSTE.apply(x, limit)  # type: ignore[no-any-return,no-untyped-call]
+    # A leaf lives on without us, so that keeping it costs nothing; an activation does not.
+    signs: Tensor = _SignClippedSTE.apply(x, limit, x.is_leaf)  # type: ignore[no-untyped-call]
+    return signs
 
 
 class _SignPolynomial(torch.autograd.Function):

@@ -98,8 +98,24 @@ def test_result_and_gradient_keep_dtype_and_memory_format(
         assert (tensor.dtype, tensor.stride()) == (dtype, x.stride())
 
 
-def test_clipped_ste_keeps_one_byte_per_element_for_the_backward() -> None:
+def kept_bytes(x: Tensor) -> int:
+    """What the clipped estimator holds for its backward beyond its input."""
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        sign_clipped_ste(torch.randn(8, requires_grad=True))
-    assert [tensor.nbytes for tensor in kept] == [8]
+        sign_clipped_ste(x)
+    return sum(tensor.nbytes for tensor in kept if tensor.data_ptr() != x.data_ptr())
+
+
+def test_clipped_ste_keeps_one_byte_per_activation_and_none_per_parameter() -> None:
+    parameter = torch.randn(8, requires_grad=True)
+    assert kept_bytes(parameter) == 0
+    assert kept_bytes(parameter * 2) == 8
+
+
+@pytest.mark.parametrize("limit", [1.0, 1.5])
+def test_clipped_ste_has_the_same_gradient_for_activations_as_for_parameters(limit: float) -> None:
+    x = torch.tensor([-2.0, -1.5, -1.0, -0.0, 0.5, 1.0, 1.25, 1.5, 3.0], requires_grad=True)
+    upstream = torch.randn(9)
+    found = [torch.autograd.grad(sign_clipped_ste(v, limit), x, upstream)[0] for v in (x, x * 1)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], upstream * (x.detach().abs() <= limit))
