@@ -37,7 +37,7 @@ def measure() -> str:
         photographs = Path(folder) / "photographs"
         kilobytes = write_photographs(photographs, _STEPS * 64)
         cases = (
-            _Case("ResNet-20 on digits", "resnet20", datasets.load("digits"), 64),
+            _Case("ResNet-20 on digits", "resnet20", datasets.load("digits"), 32),
             _Case("ResNet-18 on CIFAR-10's form", "resnet18", _made_images(_STEPS * 128), 128),
             _Case(
                 f"ResNet-18 (224) on JPEGs of 500×375 ({kilobytes:.0f} kB)",
