@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from bibench_train.datasets import Dataset
     from bibench_train.training import Recipe, TrainedRun
 
 RUNS = Path("runs")
@@ -113,6 +114,14 @@ def train(
         int | None,
         typer.Option(min=1, metavar="PIXELS", help="Of image_folder. Default: 224."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that read image files ahead of the training step. Default: one a core.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None,
     device: Annotated[
         str,
         typer.Option(
@@ -187,26 +196,48 @@ def train(
         "is_compiled": is_compiled,
         "has_tensorboard": has_tensorboard,
     }
+    images = _Images(data, image_size, workers)
     if resume:
         if init is not None:
             raise typer.BadParameter(
                 "a resumed run has its weights already", param_hint="--init with --resume"
             )
-        run = _resume(arch, algorithm, dataset, changes, data, image_size, out, engine)
+        run = _resume(arch, algorithm, dataset, changes, images, out, engine)
     else:
         run = _start(
             arch or DEFAULT_ARCHITECTURE,
             algorithm or DEFAULT_ALGORITHM,
             dataset or DEFAULT_DATASET,
             changes,
-            data,
-            image_size,
+            images,
             out,
             init,
             engine,
         )
     if _is_main_process():
         _print_run(run, is_json)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Where the images lie, and how to read them."""
+
+    folder: Path | None
+    size: int | None
+    workers: int | None
+
+    def load(self, name: str, default_size: int | None = None) -> Dataset:
+        """The data set of this name."""
+        from bibench_train import datasets
+
+        dataset = datasets.load(name, self.folder, self.size or default_size)
+        if self.workers is None:
+            return dataset
+        if not isinstance(dataset, datasets.ImagesOnDemand):
+            raise typer.BadParameter(f"{name} is held in memory", param_hint="--workers")
+        # Each of them is a dataclass, though their base is none.
+        with_workers: Dataset = replace(cast("Any", dataset), workers=self.workers)
+        return with_workers
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -234,16 +265,15 @@ def _start(
     algorithm: str,
     dataset: str,
     changes: dict[str, Any],
-    data: Path | None,
-    image_size: int | None,
+    images: _Images,
     out: Path | None,
     init: str | None,
     engine: dict[str, Any],
 ) -> TrainedRun:
-    from bibench_train import algorithms, architectures, datasets
+    from bibench_train import algorithms, architectures
 
     architectures.load(architecture)
-    data_set = datasets.load(dataset, data, image_size)
+    data_set = images.load(dataset)
     is_float = algorithm == algorithms.FP32
     recipe = _recipe(data_set.fp32_recipe if is_float else data_set.binary_recipe, changes)
     out = out or _free(RUNS / f"{architecture}-{algorithm}-{dataset}")
@@ -268,12 +298,10 @@ def _resume(
     algorithm: str | None,
     dataset: str | None,
     changes: dict[str, Any],
-    data: Path | None,
-    image_size: int | None,
+    images: _Images,
     out: Path | None,
     engine: dict[str, Any],
 ) -> TrainedRun:
-    from bibench_train import datasets
     from bibench_train.training.checkpoint import load_resume
 
     out = out or _latest_run(architecture, algorithm, dataset)
@@ -285,7 +313,7 @@ def _resume(
     return _train(
         architecture=architecture or info.architecture,
         algorithm=algorithm or info.algorithm,
-        dataset=datasets.load(dataset or info.dataset, data, image_size or info.input_shape[1]),
+        dataset=images.load(dataset or info.dataset, info.input_shape[1]),
         out=out,
         recipe=_recipe(info.recipe, changes),
         is_resumed=True,

@@ -251,6 +251,7 @@ def test_every_option_of_the_recipe_arrives(bibench: Run) -> None:
         (["--precision", "fp16"], "precision is one of fp32, bf16"),
         (["--epochs", "3", "--warmup-epochs", "3"], "less than the 3 epochs, not 3"),
         (["--decay-epochs", "1;2"], '"1;2" is no list of epochs such as 100,150'),
+        (["--workers", "2"], "--workers: tiny is held in memory"),
         (["--device", "tpu"], 'one of auto, cpu, cuda, not "tpu"'),
         (["--epoch", "3"], "No such option: --epoch"),
     ],
