@@ -136,10 +136,14 @@ def harden(model: nn.Module) -> nn.Module:
     hard = copy.deepcopy(model).eval()
     if isinstance(hard, BinaryLayer):
         return _harden_layer("the layer", hard)
-    for name, module in list(hard.named_modules()):
+    hardened: dict[BinaryLayer, HardBinaryLayer] = {}
+    # A layer that is used in two places has two names, and stays one layer.
+    for name, module in list(hard.named_modules(remove_duplicate=False)):
         if isinstance(module, BinaryLayer):
+            if module not in hardened:
+                hardened[module] = _harden_layer(name, module)
             parent, _, child = name.rpartition(".")
-            setattr(hard.get_submodule(parent), child, _harden_layer(name, module))
+            setattr(hard.get_submodule(parent), child, hardened[module])
     return hard
 
 

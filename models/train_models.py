@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 MODELS = Path("models")
 ARCHITECTURE = "resnet20"
 DATASET = "digits"
-FILES = ("checkpoint.safetensors", "run.json")
+CHECKPOINT = "checkpoint.safetensors"
+RUN = "run.json"
 
 
 def main() -> None:
@@ -44,8 +46,9 @@ def main() -> None:
                 progress=stderr_progress(),
             )
             model.mkdir(exist_ok=True)
-            for name in FILES:
-                shutil.copyfile(run.run_dir / name, model / name)
+            shutil.copyfile(run.run_dir / CHECKPOINT, model / CHECKPOINT)
+            # The best epoch's weights stay behind.
+            (model / RUN).write_text(replace(run.info, best=None).to_json())
         (model / "model.toml").write_text(card(run.info, model))
         print(f"{model}: {run.accuracy:.2f} % in {run.seconds:.0f} s")
 
@@ -76,9 +79,9 @@ def card(info: RunInfo, model: Path) -> str:
             "changes": "upscaled from 8x8 to 32x32 pixels, three equal channels",
         },
         "checkpoint": {
-            "file": FILES[0],
+            "file": CHECKPOINT,
             "sha256": info.checkpoint_sha256,
-            "size_bytes": (model / FILES[0]).stat().st_size,
+            "size_bytes": (model / CHECKPOINT).stat().st_size,
         },
     }
     return tomlkit.dumps(content)

@@ -112,7 +112,7 @@ def train(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="PIXELS", help="Of image_folder. Default: 224."),
+        typer.Option(min=1, max=4096, metavar="PIXELS", help="Of image_folder. Default: 224."),
     ] = None,
     workers: Annotated[
         int | None,
@@ -333,7 +333,8 @@ def _train(*, out: Path, **arguments: Any) -> TrainedRun:
             epochs_done = read_run(out).epochs_done
         except CheckpointError:
             epochs_done = 0
-        raise TrainingStoppedError(f"interrupted; {kept(out, epochs_done)}") from None
+        what_is_left = kept(out, arguments["dataset"].name, epochs_done)
+        raise TrainingStoppedError(f"interrupted; {what_is_left}") from None
 
 
 def _init_dir(init: str | None, architecture: str, algorithm: str, dataset: str) -> Path | None:

@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from bibench_train.algorithms._algorithm import Algorithm, Hardened, LayerShape, stage_of
-from bibench_train.algorithms.recu import NormalizedInput
+from bibench_train.algorithms._normalized_input import NormalizedInput
 from bibench_train.errors import NotBinaryError
 from bibench_train.ops.estimators import sign_polynomial
 from bibench_train.ops.sine_sign import mean_squared_cosine, sign_sine

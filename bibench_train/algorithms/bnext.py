@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from bibench_train.algorithms._algorithm import Algorithm, Hardened, LayerShape
-from bibench_train.algorithms.reactnet import ShiftedInput
+from bibench_train.algorithms._shifted_input import ShiftedInput
 from bibench_train.errors import NotBinaryError
 from bibench_train.ops.annealed_sign import HARD_BELOW, sign_annealed
 from bibench_train.ops.estimators import sign_clipped_ste
@@ -45,7 +45,7 @@ from bibench_train.ops.estimators import sign_clipped_ste
 DECAY = 0.9
 """By which T is multiplied from one epoch to the next, in a run that is long enough."""
 STEPS = 154
-"""So many times: 0.9^154 = 9.0e-8 is below 1e-7, also where rounded to 16 bits."""
+"""So many times: 0.9^154 = 9.0e-8 is below 1e-7, also as a bfloat16."""
 WEIGHT_LIMIT = 1.5
 INPUT_LIMIT = 1.5
 

@@ -77,7 +77,8 @@ class _NoisySign(torch.autograd.Function):
         slope.addcmul_(rows.cos(), SINE_SHARE * amplitude.to(rows.dtype))
         at_rows = slope.mul_(upstream).addmm_(at_hidden, fc1)
         # Transposed twice: the few hidden values in front make the product ten times as fast.
-        at_fc2 = (hidden.t() @ upstream).t() * amplitude
+        # In the parameter's own memory order, which data-parallel training wants.
+        at_fc2 = ((hidden.t() @ upstream).t() * amplitude).contiguous()
         return at_rows, at_hidden.t() @ rows, at_fc2, None, None
 
 

@@ -74,7 +74,7 @@ class InputMagnitude(nn.Module):
         if s.groups == 1:
             mean = x.abs().mean(1, keepdim=True)
         else:
-            mean = x.abs().reshape(len(x), s.groups, -1, *x.shape[2:]).mean(2)
+            mean = x.abs().unflatten(1, (s.groups, -1)).mean(2)  # type: ignore[no-untyped-call]
         convolve = F.conv2d if len(s.kernel_size) == 2 else F.conv1d
         factor = convolve(mean, self.box, None, s.stride, s.padding, s.dilation, s.groups)
         if s.groups == 1 or s.groups == s.out_channels:

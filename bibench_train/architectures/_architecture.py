@@ -18,5 +18,7 @@ class Architecture:
     """Link to the paper."""
     make: Callable[..., nn.Module]
     """Called with `algorithm`, `num_classes`, `in_channels`, `form` and the family's options."""
+    image_size: int | None = None
+    """Pixels of each side, where the head fits no other size; None for any."""
     forms: tuple[str, ...]
     """Stem and pooling by image size: "cifar" for 32×32, "imagenet" for 224×224; default first."""

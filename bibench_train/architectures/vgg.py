@@ -66,6 +66,7 @@ ARCHITECTURES = {
         title="VGG-Small",
         source="https://arxiv.org/abs/1807.10029",
         make=VGGSmall,
+        image_size=32,
         forms=("cifar",),
     ),
 }

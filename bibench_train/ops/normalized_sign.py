@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ class _SignNormalizedPolynomial(torch.autograd.Function):
         # Centred before it is squared, so that a mean far from 0 costs no digits; `x.var` takes
         # twenty times as long on a CPU. The memory is that of the result.
         centred = x - mean
-        freedom = max(x.numel() // mean.numel() - 1, 1)
+        # Of the shape, since a process may be given none of a batch's samples.
+        freedom = max(math.prod([x.shape[dim] for dim in dims]) - 1, 1)
         # Variances of 16-bit values are kept in 32 bits.
         wide = torch.promote_types(x.dtype, torch.float32)
         norm = torch.linalg.vector_norm(centred, dim=dims, keepdim=True, dtype=wide)

@@ -103,7 +103,8 @@ def load_run(run_dir: Path, *, is_best: bool = False) -> tuple[nn.Module, RunInf
     if is_best:
         if info.best is None:
             raise CheckpointError(
-                f"{run_dir} holds no best checkpoint, only the last; leave out the wish for it"
+                f"{run_dir} has no best epoch: none could be deployed yet, or the best one was not "
+                "kept; leave out --best to take the last"
             )
         info = replace(
             info,
@@ -144,7 +145,7 @@ def read_weights(run_dir: Path, info: RunInfo, name: str = CHECKPOINT_FILE) -> d
     path = run_dir / name
     try:
         content = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise CheckpointError(f"{run_dir} has a run.json but no {name}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != info.checkpoint_sha256:
@@ -179,7 +180,9 @@ def load_init(model: nn.Module, info: RunInfo, init_dir: Path) -> None:
         )
     weights = read_weights(init_dir, other)
     own = model.state_dict()
-    weights = {k: v for k, v in weights.items() if k in own or _ALGORITHM_STATE not in k}
+    if other.algorithm != info.algorithm:
+        # A scale or threshold of the same name means something else in another algorithm.
+        weights = {k: v for k, v in weights.items() if _ALGORITHM_STATE not in k}
     kept = {k: v for k, v in own.items() if k not in weights and _ALGORITHM_STATE in k}
     _load(model, weights | kept, init_dir / CHECKPOINT_FILE, info)
 
@@ -215,9 +218,17 @@ def restore(
     """
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
     _load(model, weights, place, info)
+    if info.epochs_done and not any(k.startswith("optimizer.") for k in tensors):
+        raise CheckpointError(f"{place} is damaged: it holds no state of the optimizer")
     for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
         slots = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        for key, value in slots.items():
+            if value.dim() and value.shape != parameter.shape:
+                raise CheckpointError(
+                    f"{place} is damaged: {key} of {name} is {list(value.shape)}, not "
+                    f"{list(parameter.shape)}"
+                )
         # In the parameter's own memory format and on its device, as the optimizer would make it.
         optimizer.state[parameter] = {
             key: torch.empty_like(parameter).copy_(value)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bibench_train.errors import DeviceError
@@ -50,13 +52,21 @@ def pick_device(name: str = "auto") -> torch.device:
 def reproducible(device: torch.device) -> Iterator[None]:
     """Leave the caller's random generators alone, and let a GPU choose kernels that repeat."""
     devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
-        ),
-    ):
-        yield
+    pythons, numpys = random.getstate(), np.random.get_state()
+    try:
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled,
+                benchmark=False,
+                deterministic=True,
+                allow_tf32=False,  # fp32 is said, so fp32 is computed
+            ),
+        ):
+            yield
+    finally:
+        random.setstate(pythons)
+        np.random.set_state(numpys)
 
 
 def peak_memory_mib(device: torch.device) -> float:

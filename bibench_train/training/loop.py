@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bibench_train import algorithms
+from bibench_train import algorithms, datasets
 from bibench_train.algorithms._algorithm import Binarizer
 from bibench_train.datasets._dataset import Dataset
 from bibench_train.errors import TrainingStoppedError
@@ -86,14 +86,14 @@ class Loop:
         first = self._info.epochs_done
         self._progress.start(self._info.name, first, epochs, self._steps)
         try:
-            with _stops_named(self._info):
+            with _stops_named(self._info, self._world):
                 for epoch in range(first, epochs):
                     self._finish(*self._run_epoch(epoch))
         except BaseException as error:
             if self._world.is_main:
                 _leave_nothing_unfinished(self._out)
             if isinstance(error, TrainingStoppedError):
-                what_is_left = kept(self._out, self._info.epochs_done)
+                what_is_left = kept(self._out, self._info.dataset, self._info.epochs_done)
                 raise TrainingStoppedError(f"{error}; {what_is_left}") from error.__cause__
             raise
         finally:
@@ -160,15 +160,16 @@ class Loop:
         loss = self._loss(logits, labels, self._batch_images(step))
         right = (logits.argmax(1) == labels).sum()
         totals = torch.stack([loss.detach().double() / self._world.size, right.double()])
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        # Read last, so that a GPU is not kept waiting; the last good epoch is on disk.
         value, correct = self._world.total(totals).tolist()
         if not math.isfinite(value):
             raise TrainingStoppedError(
                 f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of "
                 f"{self._steps}; try a learning rate below {self._recipe.learning_rate:g}"
             )
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
         return value, int(correct)
 
     def _loss(self, logits: Tensor, labels: Tensor, batch_images: int) -> Tensor:
@@ -198,7 +199,7 @@ class Loop:
 
 
 @contextlib.contextmanager
-def _stops_named(info: RunInfo) -> Iterator[None]:
+def _stops_named(info: RunInfo, world: World) -> Iterator[None]:
     """Turn what a machine cannot do into an error that says what to change."""
     try:
         yield
@@ -212,6 +213,10 @@ def _stops_named(info: RunInfo) -> Iterator[None]:
             reason = " ".join(str(error).split("\n")[:2])
             raise TrainingStoppedError(
                 f"torch.compile failed ({reason}); train without --compile"
+            ) from error
+        if world.size > 1 and "onnection closed by peer" in str(error):
+            raise TrainingStoppedError(
+                "another process of this training ended; its own message says why"
             ) from error
         raise
 
@@ -233,13 +238,16 @@ def penalty(model: nn.Module) -> Tensor | float:
     return total
 
 
-def kept(out: Path, epochs_done: int) -> str:
+def kept(out: Path, dataset: str, epochs_done: int) -> str:
     """What is left of a run that stopped early, and how to go on, in one phrase."""
     if epochs_done == 0:
         return "no epoch was finished, so nothing was kept"
-    return (
-        f"epoch {epochs_done} is kept in {out}; continue with: bibench train --resume --out {out}"
-    )
+    if dataset in datasets.names():
+        data = "" if datasets.is_packaged(dataset) else " --data DIR"
+        command = f"bibench train --resume --out {out}{data}"
+    else:
+        command = "train(…, is_resumed=True)"
+    return f"epoch {epochs_done} is kept in {out}; continue with: {command}"
 
 
 def _leave_nothing_unfinished(out: Path) -> None:

@@ -34,7 +34,8 @@ class Recipe:
     warmup_epochs: int = 0
     """In which the learning rate grows in equal steps, before the scheduler takes over."""
     decay_epochs: tuple[int, ...] = ()
-    """Of the step scheduler: after how many epochs the rate falls; empty for 1/2 and 3/4."""
+    """Of the step scheduler: after how many epochs the rate falls; empty for 1/2 and 3/4. Counted
+    within each stage of an algorithm that has several."""
     decay_factor: float = 0.1
     """Of the step scheduler: what the rate is multiplied by each time."""
     label_smoothing: float = 0.0
@@ -49,8 +50,8 @@ class Recipe:
             )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate is a positive number, not {self.learning_rate}")
-        if self.seed < 0:
-            raise ValueError(f"seed is 0 or more, not {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is 0 or more and below 2^63, not {self.seed}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"warmup_epochs is 0 or more and less than the {self.epochs} epochs, not "

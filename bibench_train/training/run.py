@@ -6,15 +6,17 @@ import contextlib
 import math
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from bibench_train import algorithms, architectures, datasets
 from bibench_train.datasets._dataset import Dataset
-from bibench_train.errors import CheckpointError
+from bibench_train.errors import CheckpointError, DatasetError
 from bibench_train.threads import use_available_cores
 from bibench_train.training import checkpoint, metrics
 from bibench_train.training.device import pick_device, reproducible
@@ -124,21 +126,25 @@ def train(
         if is_resumed:
             checkpoint.restore(model, optimizer, info, tensors, out / checkpoint.RESUME_FILE)
         tensorboard = TensorBoard(out) if has_tensorboard else None
-        if world.is_main:
-            out.mkdir(parents=True, exist_ok=True)
-            if is_resumed:
+        with _taken(out) if world.is_main else contextlib.nullcontext():
+            if world.is_main and is_resumed:
                 checkpoint.complete(out, info, tensors)
                 metrics.keep(out, info.epochs_done)
-        info = Loop(
-            out=out,
-            dataset=data_set,
-            model=model,
-            optimizer=optimizer,
-            info=info,
-            world=world,
-            progress=progress or Progress(),
-            tensorboard=tensorboard,
-        ).run()
+            elif world.is_main:
+                # Once more: another training may have begun in it since.
+                _check_free(out)
+                metrics.remove(out)
+                out.mkdir(exist_ok=True)
+            info = Loop(
+                out=out,
+                dataset=data_set,
+                model=model,
+                optimizer=optimizer,
+                info=info,
+                world=world,
+                progress=progress or Progress(),
+                tensorboard=tensorboard,
+            ).run()
     accuracy = info.accuracy.percent if info.accuracy else math.nan
     return TrainedRun(out, info, accuracy, time.perf_counter() - begun_at)
 
@@ -155,6 +161,13 @@ def _plan(
     if recipe is None:
         is_float = algorithm == algorithms.FP32
         recipe = dataset.fp32_recipe if is_float else dataset.binary_recipe
+    pixels = architectures.load(architecture).image_size
+    if pixels is not None and dataset.input_shape[1:] != (pixels, pixels):
+        height, width = dataset.input_shape[1:]
+        raise DatasetError(
+            f"{architecture} takes images of {pixels}×{pixels} pixels, and {dataset.name} has "
+            f"{height}×{width}; choose another image size or another architecture"
+        )
     form = architectures.form_for(architecture, dataset.input_shape[1])
     return RunInfo(
         name=out.resolve().name,
@@ -164,6 +177,7 @@ def _plan(
         dataset=dataset.name,
         num_classes=dataset.num_classes,
         input_shape=dataset.input_shape,
+        train_images=dataset.train_size,
         init=None if init is None else _without_machine(init),
         recipe=recipe,
         parameters=0,
@@ -183,8 +197,28 @@ def _without_machine(path: Path) -> str:
     return path.resolve().name
 
 
+@contextlib.contextmanager
+def _taken(out: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder; the lock ends with this process in any case."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.parent / f".{out.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"{out} is being trained by another process; wait for it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 def _check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # Metrics alone are what a kill in the first epoch left.
+    leftovers = {metrics.CSV_FILE, metrics.JSONL_FILE}
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - leftovers):
         raise CheckpointError(
             f"{out} exists and is not empty; continue the run in it with --resume, or choose "
             "another --out"
@@ -203,11 +237,12 @@ def _check_same_run(
     found = f"{info.architecture} {info.algorithm} on {info.dataset}"
     if asked != found:
         raise CheckpointError(f"{out} holds {found}, and {asked} was asked for; it cannot resume")
-    form = (dataset.num_classes, dataset.input_shape)
-    if form != (info.num_classes, info.input_shape):
+    begun = f"{info.train_images} images of {info.input_shape} in {info.num_classes} classes"
+    now = f"{dataset.train_size} images of {dataset.input_shape} in {dataset.num_classes} classes"
+    if info.train_images is not None and begun != now:
         raise CheckpointError(
-            f"{out} was begun on {info.num_classes} classes of {info.input_shape}, and the data "
-            f"now has {form[0]} of {form[1]}; give it the data it was begun on"
+            f"{out} was begun on {begun}, and {dataset.name} has {now} now; give it the data it "
+            "was begun on"
         )
     if recipe is not None and recipe != info.recipe:
         changed = [

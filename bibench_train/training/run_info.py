@@ -39,6 +39,8 @@ class RunInfo:
     num_classes: int
     input_shape: tuple[int, int, int]
     """(C, H, W)."""
+    train_images: int | None = None
+    """Of the training split; None in runs of earlier versions."""
     init: str | None
     """The run whose weights this one started from."""
     recipe: Recipe
@@ -94,14 +96,19 @@ class RunInfo:
             if "decay_epochs" in recipe:
                 recipe["decay_epochs"] = tuple(recipe["decay_epochs"])
             known["recipe"] = Recipe(**recipe)
-            known["input_shape"] = tuple(known["input_shape"])
+            known["input_shape"] = tuple(map(int, known["input_shape"]))
+            for name in ("name", "architecture", "algorithm", "dataset", "checkpoint_sha256"):
+                if not isinstance(content.get(name, ""), str):
+                    raise TypeError(f"{name} is {content[name]!r}, no text")
+            if not 0 <= known.get("epochs_done", 0) <= known["recipe"].epochs:
+                raise ValueError(f"{known['epochs_done']} epochs done of {known['recipe'].epochs}")
             if known.get("accuracy") is not None:
                 known["accuracy"] = _accuracy(known["accuracy"])
             if known.get("best") is not None:
                 best = known["best"]
                 known["best"] = Best(**best | {"accuracy": _accuracy(best["accuracy"])})
             return cls(**known)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{place}: damaged, or not written by bibench train ({error})"
             ) from error
@@ -112,6 +119,8 @@ def _counts(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def _accuracy(counts: dict[str, Any]) -> Accuracy:
+    if not 0 <= counts["correct"] <= counts["images"] or counts["images"] == 0:
+        raise ValueError(f"{counts['correct']} of {counts['images']} images")
     return Accuracy(counts["correct"], counts["images"], counts["split"])
 
 
@@ -129,6 +138,8 @@ def read_run(run_dir: Path) -> RunInfo:
         raise CheckpointError(
             f"{run_dir} {found}; a run is a folder written by bibench train, or models/<name>"
         ) from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path} is a folder; a run's run.json is a file") from error
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: damaged, it is no text") from error
     return RunInfo.from_json(text, str(path))

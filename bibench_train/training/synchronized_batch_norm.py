@@ -38,18 +38,20 @@ class SynchronizedBatchNorm(_BatchNorm):
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1, *[1] * (input.dim() - 2)]
         # A process whose part of the last batch is empty takes part all the same.
-        own = input.new_tensor([input.numel() / input.shape[1]])
-        sums = _total(torch.cat([input.sum(axes), own]))
+        own = input.shape.numel() / input.shape[1]
+        # As any batch norm: statistics of 16-bit values are kept in 32 bits.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        sums = _total(torch.cat([values.sum(axes), values.new_tensor([own])]))
         count = sums[-1]
         mean = sums[:-1] / count
-        centred = input - mean.view(shape)
+        centred = values - mean.view(shape)
         variance = _total(centred.square().sum(axes)) / count
         with torch.no_grad():
             self._update(mean, variance * (count / (count - 1)))
         output: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             output = output * self.weight.view(shape) + self.bias.view(shape)
-        return output
+        return output.to(input.dtype)
 
     def _update(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:

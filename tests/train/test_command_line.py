@@ -113,7 +113,7 @@ def test_ctrl_c_keeps_the_epoch_and_says_how_to_resume(
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
         "bibench: interrupted; epoch 1 is kept in runs/resnet20-bnn-tiny; continue with: "
-        "bibench train --resume --out runs/resnet20-bnn-tiny"
+        "bibench train --resume --out runs/resnet20-bnn-tiny --data DIR"
     )
     result = bibench("--resume", "--out", "runs/resnet20-bnn-tiny")
     assert result.exit_code == 0, result.stderr

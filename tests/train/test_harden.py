@@ -6,7 +6,7 @@ from torch import nn
 
 from bibench_train import algorithms, architectures
 from bibench_train.harden import HardBinaryConv2d, HardBinaryLayer, harden
-from bibench_train.layers import BinaryLayer, binary_layers, make_conv2d
+from bibench_train.layers import BinaryLayer, binary_layers, make_conv2d, make_linear
 
 
 def settle(model: nn.Module) -> nn.Module:
@@ -105,3 +105,11 @@ def test_exports_to_plain_operations_with_scalar_constants() -> None:
         constant = value.producer().attributes["value"].value.numpy()
         assert constant.shape == ()
         assert constant == expected
+
+
+def test_a_layer_in_two_places_stays_one_hardened_layer() -> None:
+    shared = make_linear(algorithms.load("bireal"), 4, 4)
+    hard = harden(nn.Sequential(shared, nn.BatchNorm1d(4), shared))
+    assert isinstance(hard, nn.Sequential)
+    assert isinstance(hard[0], HardBinaryLayer)
+    assert hard[2] is hard[0]

@@ -250,3 +250,18 @@ def test_what_an_algorithm_says_of_deployment_is_what_is_left_of_its_layer(
     dimensions = {"none": 0, "channel": 1, "spatial": 3 if kind == "conv2d" else 2}
     found = 0 if hard.scale is None else hard.scale.dim()
     assert found == dimensions[algorithm.scale_granularity]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_no_samples_passes_forward_and_backward(algorithm: Algorithm, kind: str) -> None:
+    # What one of several processes gets where the last batch has fewer images than processes.
+    layer, x = make(algorithm, kind)
+    for epoch in (0, EPOCHS - 1):
+        layer.binarizer.start_epoch(epoch, EPOCHS)
+        empty = x[:0].detach().requires_grad_()
+        output = layer.train()(empty)
+        assert output.shape == (0, *layer(x).shape[1:])
+        output.sum().backward()
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name

@@ -1,3 +1,6 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -33,13 +36,21 @@ def test_another_name_is_a_wrong_call() -> None:
 
 
 def test_the_generators_outside_are_left_alone() -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
+    def seed() -> None:
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+
+    def draw() -> list[float]:
+        return [torch.rand(1).item(), random.random(), np.random.rand()]  # noqa: S311
+
+    seed()
+    expected = draw()
+    seed()
     with reproducible(torch.device("cpu")):
-        torch.rand(5)
+        draw()
         assert torch.backends.cudnn.deterministic
-    assert torch.rand(1) == expected
+    assert draw() == expected
 
 
 def test_peak_memory_grows_with_what_is_held() -> None:

@@ -1,4 +1,5 @@
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from torch import Tensor, nn
 
 from bibench_train.datasets._dataset import ImagesInMemory
 from bibench_train.errors import TrainingStoppedError
+from bibench_train.layers import BinaryConv2d
 from bibench_train.training import read_run, train
+from bibench_train.training.checkpoint import build_model
 from bibench_train.training.loop import penalty, start_epoch
+from bibench_train.training.seeding import seed_epoch
 
 # torch.compile itself makes such an object to trace an estimator with.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated.*:DeprecationWarning")
@@ -68,7 +72,7 @@ def test_a_model_without_binary_layers_has_neither_schedule_nor_penalty() -> Non
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_loss_is_computed_in_single_precision(
+def test_autocast_narrows_convolutions_and_never_the_loss(
     tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     seen: set[torch.dtype] = set()
@@ -78,7 +82,34 @@ def test_the_loss_is_computed_in_single_precision(
         seen.add(logits.dtype)
         return cross_entropy(logits, *arguments, **options)  # type: ignore[arg-type]
 
+    convolved: set[torch.dtype] = set()
+
+    def operator(layer: BinaryConv2d, x: Tensor, weight: Tensor) -> Tensor:
+        output = binary_operator(layer, x, weight)
+        if layer.training:
+            convolved.add(output.dtype)
+        return output
+
+    binary_operator = BinaryConv2d.operator
+    monkeypatch.setattr(BinaryConv2d, "operator", operator)
     monkeypatch.setattr("bibench_train.training.loop.F.cross_entropy", spy)
     recipe = replace(tiny.binary_recipe, epochs=1, precision=precision)
     train(algorithm="bnn", dataset=tiny, out=tmp_path / "a", recipe=recipe)
     assert seen == {torch.float32}
+    assert convolved == {torch.bfloat16 if precision == "bf16" else torch.float32}
+
+
+def test_labels_are_smoothed_as_the_recipe_says(tiny: ImagesInMemory, tmp_path: Path) -> None:
+    # One step without a step's effect: the loss is that of the network as it was built.
+    recipe = replace(
+        tiny.fp32_recipe, epochs=1, batch_size=24, learning_rate=1e-30, label_smoothing=0.25
+    )
+    run = train(algorithm="fp32", dataset=tiny, out=tmp_path / "a", recipe=recipe)
+    torch.manual_seed(recipe.seed)
+    model = build_model(run.info).train()
+    images, labels = next(tiny.train_batches(24, seed_epoch(recipe.seed, 0)))
+    log_odds = model(images).log_softmax(1)
+    right = log_odds[torch.arange(24), labels]
+    expected = -(0.75 * right + 0.25 * log_odds.mean(1)).mean().item()
+    found = json.loads((run.run_dir / "metrics.jsonl").read_text())["loss"]
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -8,12 +8,18 @@ from types import ModuleType
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from bibench_train import algorithms
 from bibench_train.algorithms._algorithm import Algorithm, Binarizer, LayerShape
 from bibench_train.datasets._dataset import WHOLE, Batch, ImagesInMemory, Shard
-from bibench_train.errors import CheckpointError, TrainingStoppedError, UnknownNameError
+from bibench_train.errors import (
+    CheckpointError,
+    DatasetError,
+    TrainingStoppedError,
+    UnknownNameError,
+)
 from bibench_train.ops.estimators import sign_clipped_ste
 from bibench_train.training import Accuracy, Progress, load_run, read_run, train
 from bibench_train.training.metrics import EpochMetrics
@@ -467,5 +473,82 @@ def test_other_data_of_the_same_name_cannot_resume_a_run(
 ) -> None:
     train(algorithm="bnn", dataset=tiny, out=tmp_path / "a")
     other = replace(tiny, num_classes=4)
-    with pytest.raises(CheckpointError, match="was begun on 3 classes"):
+    with pytest.raises(CheckpointError, match=r"in 3 classes, and tiny has 24 images .* 4 classes"):
         train(algorithm="bnn", dataset=other, out=tmp_path / "a", is_resumed=True)
+    fewer = replace(tiny, train_images=tiny.train_images[:9], train_labels=tiny.train_labels[:9])
+    with pytest.raises(CheckpointError, match=r"begun on 24 images .* has 9 images"):
+        train(algorithm="bnn", dataset=fewer, out=tmp_path / "a", is_resumed=True)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+
+    class Second(Progress):
+        def step(self, epoch: int, loss: float) -> None:
+            if epoch == 0:
+                with pytest.raises(CheckpointError, match="is being trained by another process"):
+                    train(algorithm="bnn", dataset=tiny, out=out)
+
+    train(algorithm="bnn", dataset=tiny, out=out, progress=Second())
+    assert read_run(out).epochs_done == EPOCHS
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]  # and no lock
+
+
+def test_metrics_that_a_kill_in_the_first_epoch_left_are_no_run(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    out.mkdir()
+    (out / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    (out / "metrics.csv").write_text("epoch\n1\n")
+    train(algorithm="bnn", dataset=tiny, out=out)
+    assert [line["epoch"] for line in lines(out)] == list(range(1, EPOCHS + 1))
+
+
+def test_images_of_a_size_that_the_architecture_cannot_take_are_refused(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        DatasetError, match="vgg_small takes images of 32×32 pixels, and tiny has 8×8"
+    ):
+        train(architecture="vgg_small", dataset=tiny, out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_resume_file_without_its_optimizer_is_damaged(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt):
+        train(algorithm="bnn", dataset=tiny, out=out, progress=InterruptedAfter(1))
+    path = out / "resume.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({k: v for k, v in tensors.items() if k.startswith("model.")}, path, metadata)
+    with pytest.raises(CheckpointError, match="is damaged: it holds no state of the optimizer"):
+        train(algorithm="bnn", dataset=tiny, out=out, is_resumed=True)
+    name = "optimizer.head.weight.exp_avg"
+    save_file(tensors | {name: tensors[name][:1].clone()}, path, metadata)
+    with pytest.raises(CheckpointError, match=r"exp_avg of head\.weight is \[1, 64\], not"):
+        train(algorithm="bnn", dataset=tiny, out=out, is_resumed=True)
+
+
+def test_what_an_algorithm_learned_is_not_taken_for_another_ones(
+    tiny: ImagesInMemory, tmp_path: Path
+) -> None:
+    train(algorithm="recu", dataset=tiny, out=tmp_path / "recu")
+    torch.manual_seed(0)
+    run = train(
+        algorithm="xnorpp",
+        dataset=tiny,
+        out=tmp_path / "xnorpp",
+        init=tmp_path / "recu",
+        recipe=replace(tiny.binary_recipe, epochs=1, learning_rate=1e-12),
+    )
+    model, _ = load_run(run.run_dir)
+    alphas = [p for name, p in model.named_parameters() if name.endswith(".binarizer.alpha")]
+    assert alphas
+    assert all((alpha - 1).abs().max() < 1e-6 for alpha in alphas)

@@ -98,3 +98,35 @@ def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CheckpointError, match="damaged"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": 5},
+        {"checkpoint_sha256": None},
+        {"epochs_done": 99},
+        {"epochs_done": "2"},
+        {"input_shape": [3, "x", 32]},
+        {"accuracy": {"correct": 0, "images": 0, "split": "test"}},
+        {"recipe": {"epochs": 0}},
+        {"recipe": None},
+    ],
+    ids=str,
+)
+def test_values_that_no_run_has_are_told_in_one_line(change: dict[str, object]) -> None:
+    content = json.loads(INFO.to_json()) | change
+    with pytest.raises(CheckpointError, match=r"^here: damaged, or not written by bibench train"):
+        RunInfo.from_json(json.dumps(content), "here")
+
+
+def test_json_nested_without_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_run(tmp_path)
+
+
+def test_a_folder_in_place_of_run_json_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(CheckpointError, match="is a folder"):
+        read_run(tmp_path)

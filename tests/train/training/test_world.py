@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def run(*arguments: str, processes: int) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, processes: int, is_checked: bool = True
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *arguments]
     if processes > 1:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -20,7 +22,7 @@ def run(*arguments: str, processes: int) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        check=True,
+        check=is_checked,
         timeout=300,
     )
 
@@ -45,3 +47,13 @@ def test_two_processes_train_the_network_that_one_does(tmp_path: Path, algorithm
         for folder in (two, one)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_processes_that_were_killed_go_on_to_the_bit(tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    run(str(whole), "recu", processes=2)
+    assert run(str(stopped), "recu", "1", processes=2, is_checked=False).returncode != 0
+    assert json.loads((stopped / "run.json").read_text())["epochs_done"] == 1
+    run(str(stopped), "recu", processes=2)
+    name = "checkpoint.safetensors"
+    assert (stopped / name).read_bytes() == (whole / name).read_bytes()

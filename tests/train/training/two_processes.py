@@ -1,9 +1,12 @@
-"""What test_world.py runs under torchrun, in two processes and in one: `two_processes.py OUT ALGO`.
+"""What test_world.py runs under torchrun, in two processes and in one.
+
+`two_processes.py OUT ALGORITHM [EPOCHS]`: resumes a run that is there; stops after so many epochs.
 
 In double precision: Hardtanh and sign switch gradients on and off at a threshold, so in single
 precision a rounding error at one threshold soon becomes another network.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from torch import nn
 
 from bibench_train.datasets._dataset import WHOLE, Batch, ImagesInMemory, Shard
 from bibench_train.layers import binary_layers
-from bibench_train.training import Recipe, RunInfo, checkpoint, train
+from bibench_train.training import Progress, Recipe, RunInfo, checkpoint, train
 
 
 class DoubleImages(ImagesInMemory):
@@ -26,6 +29,17 @@ class DoubleImages(ImagesInMemory):
     def test_batches(self, batch_size: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         for images, labels in super().test_batches(batch_size, shard):
             yield images.double(), labels
+
+
+class StopsAfter(Progress):
+    """Ends the process without ado, as a kill does, once so many epochs are done."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def step(self, epoch: int, loss: float) -> None:
+        if epoch == self.epochs:
+            os._exit(9)
 
 
 def main() -> None:
@@ -63,7 +77,16 @@ def main() -> None:
 
     checkpoint.build_model = build_double
     out = Path(sys.argv[1])
-    train(dataset=dataset, algorithm=sys.argv[2], out=out, is_resumed=out.exists())
+    is_resumed = out.exists()
+    stops_after = int(sys.argv[3]) if len(sys.argv) > 3 else recipe.epochs
+    progress = StopsAfter(recipe.epochs if is_resumed else stops_after)
+    train(
+        dataset=dataset,
+        algorithm=sys.argv[2],
+        out=out,
+        is_resumed=is_resumed,
+        progress=progress,
+    )
 
 
 if __name__ == "__main__":
