@@ -47,7 +47,7 @@ class GraphError(DeployError):
 
 
 class LoweringError(DeployError):
-    """A graph that a target cannot hold.
+    """A graph that a target cannot hold; the message names nodes of one reason together.
 
     Attributes:
         target: name of the target that refused.
@@ -57,7 +57,12 @@ class LoweringError(DeployError):
     def __init__(self, target: str, reasons: Sequence[str]) -> None:
         self.target = target
         self.reasons = tuple(reasons)
-        super().__init__(f"target {target} cannot hold this model: {'; '.join(self.reasons)}")
+        nodes: dict[str, list[str]] = {}
+        for reason in self.reasons:
+            name, separator, text = reason.partition(": ")
+            nodes.setdefault(separator + text, []).append(name)
+        merged = "; ".join(", ".join(names) + text for text, names in nodes.items())
+        super().__init__(f"target {target} cannot hold this model: {merged}")
 
 
 class ConversionError(DeployError):

@@ -58,3 +58,11 @@ def test_a_missing_extra_says_what_to_run() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_error_says_what_it_is(name) -> None:
     assert CLASSES[name].__doc__
+
+
+def test_nodes_that_stand_in_the_way_for_one_reason_are_named_together() -> None:
+    error = LoweringError("lce", ["a: too wide: 5", "b: too deep", "c: too wide: 5", "no input"])
+    assert str(error) == (
+        "target lce cannot hold this model: a, c: too wide: 5; b: too deep; no input"
+    )
+    assert error.reasons == ("a: too wide: 5", "b: too deep", "c: too wide: 5", "no input")
