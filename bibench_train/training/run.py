@@ -200,8 +200,10 @@ def _without_machine(path: Path) -> str:
 @contextlib.contextmanager
 def _taken(out: Path) -> Iterator[None]:
     """Keep other trainings out of a run folder; the lock ends with this process in any case."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.parent / f".{out.name}.lock")
+    # Beside the folder, also where that is named "."
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:

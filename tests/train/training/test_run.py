@@ -134,8 +134,12 @@ def test_a_folder_that_holds_something_is_refused(tiny: ImagesInMemory, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_an_empty_folder_is_taken(tiny: ImagesInMemory, tmp_path: Path) -> None:
-    assert train(algorithm="bnn", dataset=tiny, out=tmp_path).run_dir == tmp_path
+def test_an_empty_folder_is_taken(
+    tiny: ImagesInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(algorithm="bnn", dataset=tiny, out=Path()).run_dir == Path()
+    assert read_run(tmp_path).name == tmp_path.name
 
 
 def test_nothing_to_resume_is_said(tiny: ImagesInMemory, tmp_path: Path) -> None:
