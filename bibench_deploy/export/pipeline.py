@@ -176,7 +176,8 @@ class _Export:
         if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
             seen = written.execute(self._inputs)
-            observed = Observation(seen.outputs, seen.signs)
+            signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
+            observed = Observation(seen.outputs, signs)
             # With the graph itself, not the lowered one: the proof covers the lowering too.
             onnx_to_target = compare(graph, self._inputs, observed, self._target.title)
             parity = {

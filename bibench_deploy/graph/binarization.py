@@ -64,6 +64,16 @@ class Binarization:
     threshold: float
 
     @property
+    def middle(self) -> float:
+        """Halfway between both values: 0 where they are opposite."""
+        return (self.low + self.high) / 2
+
+    @property
+    def half(self) -> float:
+        """Half the step: negative where the higher number becomes the lower value."""
+        return (self.high - self.low) / 2
+
+    @property
     def is_sign(self) -> bool:
         """Whether it is a sign function times a positive constant, apart from its value at 0."""
         return self.threshold == 0 and self.low == -self.high and self.high > 0

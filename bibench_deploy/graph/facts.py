@@ -41,11 +41,14 @@ class BinaryConvFacts:
         output_shape: (N, O, H, W) or (N, O).
         strides: (vertical, horizontal); (1, 1) for a linear layer.
         pads: (top, left, bottom, right) in elements of the input.
-        pad_value: what the padding holds when the product is taken: 0, −1 or +1.
+        pad_value: what the padding holds when the product is taken, in terms of the signs:
+            0, −1 or +1. Where an activation is 0 or 1, padding with 0 is −1.
         dilations: (vertical, horizontal).
         group: number of groups of channels.
+        zero_weights: how many weights are exactly 0.
         threshold: numbers above it become +1, below it −1.
-        at_threshold: what the threshold itself becomes; +1 is this project's sign.
+        at_threshold: what the threshold itself becomes: +1 is this project's sign, 0 what
+            ONNX Sign makes of 0.
         scale: granularity of all constant and dynamic factors on the output before
             batch norm, the weights' magnitude included.
         scale_source: name of the tensor that a dynamic factor is computed into, else None.
@@ -54,6 +57,7 @@ class BinaryConvFacts:
         has_mean_shift: whether the binarized tensor is a sum with a constant per channel.
         zeros_come_from: name of a node before the binarization that yields exact zeros
             (a ReLU, say), else None.
+        consumers: operators that read the output, constant factors and batch norm passed.
     """
 
     name: str
@@ -67,6 +71,7 @@ class BinaryConvFacts:
     pad_value: float
     dilations: tuple[int, int]
     group: int
+    zero_weights: int
     threshold: float
     at_threshold: float
     scale: Granularity
@@ -75,25 +80,37 @@ class BinaryConvFacts:
     has_batch_norm: bool
     has_mean_shift: bool
     zeros_come_from: str | None
+    consumers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BinaryConv:
     """One binary layer in the graph itself: what lowering passes rewrite.
 
+    With s = +1 above the binarization's threshold and −1 below, the layer computes
+    `factor · (magnitude · conv(s, weight) + offset) + bias`, padded with `facts.pad_value`.
+
     Attributes:
         facts: what is known of it.
         node: its Conv, Gemm or MatMul.
         binarization: how its input becomes binary.
-        weight: exactly ±1, [O, I / group, kH, kW] or [O, I].
-        magnitude: of the original weights, [O].
+        layout: nodes between the binarized tensor and the layer that only move its numbers
+            (Reshape, Flatten, Transpose …), in topological order.
+        factor: what the signs were multiplied by, computed from the input, else None. Only
+            one number per image can be taken out of the layer.
+        weight: −1, +1, and 0 for a zero weight, [O, I / group, kH, kW] or [O, I].
+        magnitude: of the original weights, times half the distance of the two levels, [O].
+        offset: what levels that are not opposite add, [O]; zeros where they are.
     """
 
     facts: BinaryConvFacts
     node: ir.Node
     binarization: Binarization
+    layout: tuple[ir.Node, ...]
+    factor: ir.Value | None
     weight: npt.NDArray[np.float32]
     magnitude: npt.NDArray[np.float32]
+    offset: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -170,13 +187,62 @@ def _binary_convs(model: ir.Model) -> Iterator[BinaryConv]:
         parts = binary_weight(weight)
         if parts is None:
             continue
-        value, pads, pad_value = _before_padding(node.inputs[0])
-        value, factor = _peel_activation_scale(model, value)
-        binarization = find_binarization(model, value)
-        if pad_value != 0 and node.op_type == "Conv" and any(window_of(node).pads):
-            continue  # two paddings of different value are not one
-        if binarization is not None and binarization.low == -binarization.high:
-            yield _describe(node, binarization, *parts, pads, pad_value, factor)
+        reached = _walk_back(model, node)
+        if reached is not None:
+            yield _describe(node, reached, *parts)
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """What lies between a layer and the binarization that it reads."""
+
+    binarization: Binarization
+    layout: tuple[ir.Node, ...]
+    factor: ir.Value | None
+    pads: tuple[int, int, int, int]
+    pad_value: float
+
+
+def _walk_back(model: ir.Model, node: ir.Node) -> _Reached | None:
+    """Walk from a layer to its binarization, over padding, layout and a computed factor."""
+    assert node.inputs[0] is not None
+    value, outer, filler = _before_padding(node.inputs[0])
+    layout: list[ir.Node] = []
+    factor: ir.Value | None = None
+    while (binarization := find_binarization(model, value)) is None:
+        scaled = None if factor is not None else _split_factor(model, value)
+        if scaled is not None:
+            value, factor = scaled
+        elif (mover := value.producer()) is not None and _only_moves(mover):
+            assert mover.inputs[0] is not None
+            value = mover.inputs[0]
+            layout.insert(0, mover)
+        else:
+            return None
+    inner = window_of(node).pads if node.op_type == "Conv" else (0, 0, 0, 0)
+    if filler != 0 and any(inner) and any(outer):
+        return None  # two paddings of different value are not one
+    # What the padding holds, in terms of the signs.
+    middle, half = binarization.middle, binarization.half
+    pad_value = ((filler if any(outer) else 0.0) - middle) / half
+    pads = tuple(a + b for a, b in zip(inner, outer, strict=True))
+    if not any(pads):
+        pad_value = 0.0
+    elif pad_value not in (-1, 0, 1) or (factor is not None and filler != 0):
+        return None
+    return _Reached(binarization, tuple(layout), factor, pads, pad_value)  # type: ignore[arg-type]
+
+
+_MOVING = frozenset(["Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+
+
+def _only_moves(node: ir.Node) -> bool:
+    return (
+        node.domain == ""
+        and node.op_type in _MOVING
+        and node.inputs[0] is not None
+        and all(constant_of(value) is not None for value in node.inputs[1:])
+    )
 
 
 def _weight_of(node: ir.Node) -> npt.NDArray[np.float32] | None:
@@ -195,89 +261,104 @@ def _weight_of(node: ir.Node) -> npt.NDArray[np.float32] | None:
     return weight if node.attributes.get_int("transB") else weight.T
 
 
-def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], float]:
+def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, int, int, int], float]:
     """Step back over a Pad of height and width; gives its amounts and its value."""
+    none = value, (0, 0, 0, 0), 0.0
     node = value.producer()
     if (
         node is None
         or node.op_type != "Pad"
         or node.attributes.get_string("mode", "constant") != "constant"
-    ):
-        return value, (0, 0, 0, 0), 0.0
-    amounts = constant_of(node.inputs[1])
-    filler = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
-    if (
-        amounts is None
-        or has_axes
-        or amounts.size != 8
-        or amounts[[0, 1, 4, 5]].any()
-        or min(amounts.tolist()) < 0  # it cuts: that is no padding of the convolution's own
         or node.inputs[0] is None
     ):
-        return value, (0, 0, 0, 0), 0.0
-    return (
-        node.inputs[0],
-        tuple(int(amounts[index]) for index in (2, 3, 6, 7)),
-        0.0 if filler is None else float(filler.item()),
-    )
+        return none
+    amounts = constant_of(node.inputs[1])
+    filler = _optional_constant(node, 2)
+    axes = _optional_constant(node, 3)
+    rank = len(shape_of(value))
+    if amounts is None or rank not in (3, 4):
+        return none
+    padded = range(rank) if axes is None else [int(axis) % rank for axis in axes]
+    begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
+    begins[list(padded)], ends[list(padded)] = np.split(amounts.astype(np.int64), 2)
+    # Where it cuts, or adds channels, it is no padding of the convolution's own.
+    if begins[:2].any() or ends[:2].any() or min(begins.min(), ends.min()) < 0:
+        return none
+    # A one-dimensional map is one row.
+    (*rows, left), (*far_rows, right) = begins[2:].tolist(), ends[2:].tolist()
+    pads = (sum(rows), left, sum(far_rows), right)
+    return node.inputs[0], pads, 0.0 if filler is None else float(filler.item())
 
 
-def _peel_activation_scale(model: ir.Model, value: ir.Value) -> tuple[ir.Value, ir.Value | None]:
-    """Split K · sign(x) with a computed K into sign(x) and K; else give `value` itself."""
+def _optional_constant(node: ir.Node, index: int) -> npt.NDArray[np.generic] | None:
+    return constant_of(node.inputs[index]) if len(node.inputs) > index else None
+
+
+def _split_factor(model: ir.Model, value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+    """Split K · signs with a computed K into signs and K."""
     node = value.producer()
-    if node is None or node.op_type != "Mul":
-        return value, None
+    if node is None or node.op_type != "Mul" or node.domain != "":
+        return None
     for index in (0, 1):
         signs, factor = node.inputs[index], node.inputs[1 - index]
         if signs is None or factor is None or constant_of(factor) is not None:
             continue
         if find_binarization(model, signs) is not None:
             return signs, factor
-    return value, None
+    return None
 
 
 def _describe(
     node: ir.Node,
-    binarization: Binarization,
-    weight: npt.NDArray[np.float32],
+    reached: _Reached,
+    signs: npt.NDArray[np.float32],
     magnitude: npt.NDArray[np.float32],
-    extra_pads: tuple[int, ...],
-    pad_value: float,
-    input_factor: ir.Value | None,
 ) -> BinaryConv:
+    binarization = reached.binarization
     kind: Literal["conv", "linear"] = "conv" if node.op_type == "Conv" else "linear"
     source, output = binarization.source, node.outputs[0]
     window = window_of(node) if kind == "conv" else Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    scale, factor, end = _scales_after(output)
-    if input_factor is not None:
-        scale, factor = Granularity.DYNAMIC, input_factor
-    scale = _coarser(scale, _granularity_of_magnitude(magnitude * abs(binarization.high)))
+    # Activations that fall as the number rises: −W on rising ones is the same.
+    weight = signs if binarization.half > 0 else -signs
+    scale = (magnitude * np.float32(abs(binarization.half))).astype(np.float32)
+    sums = signs.reshape(len(signs), -1).sum(axis=1)
+    offset = (np.float32(binarization.middle) * magnitude * sums).astype(np.float32)
+    granularity, factor, end = _scales_after(output)
+    if reached.factor is not None:
+        granularity, factor = Granularity.DYNAMIC, reached.factor
+    granularity = _coarser(granularity, _granularity_of_magnitude(scale))
     reader = only_reader(end)
     if reader is not None and reader.op_type == "Add" and _constant_operand(reader) is not None:
-        reader = only_reader(reader.outputs[0])
+        end, reader = reader.outputs[0], only_reader(reader.outputs[0])
+    has_batch_norm = reader is not None and reader.op_type == "BatchNormalization"
+    if has_batch_norm and reader is not None:
+        end = reader.outputs[0]
     facts = BinaryConvFacts(
         name=node.name or output.name or "",
         kind=kind,
         source=source.name or "",
         weight_shape=weight.shape,
-        input_shape=shape_of(source),
+        input_shape=shape_of(reached.layout[-1].outputs[0] if reached.layout else source),
         output_shape=shape_of(output),
         strides=window.strides,
-        pads=tuple(a + b for a, b in zip(window.pads, extra_pads, strict=True)),  # type: ignore[arg-type]
-        pad_value=pad_value,
+        pads=reached.pads,
+        pad_value=reached.pad_value,
         dilations=window.dilations,
         group=node.attributes.get_int("group", 1),
+        zero_weights=int((weight == 0).sum()),
         threshold=binarization.threshold,
-        at_threshold=binarization.at_threshold / abs(binarization.high),
-        scale=scale,
+        at_threshold=(binarization.at_threshold - binarization.middle) / binarization.half,
+        scale=granularity,
         scale_source=None if factor is None else factor.name,
         is_rescaled_by_activation=factor is not None and _is_computed_from(factor, source),
-        has_batch_norm=reader is not None and reader.op_type == "BatchNormalization",
+        has_batch_norm=has_batch_norm,
         has_mean_shift=_is_shifted(source),
         zeros_come_from=_zeros_come_from(source),
+        consumers=tuple(use.node.op_type for use in end.uses()),
     )
-    return BinaryConv(facts, node, binarization, weight, magnitude)
+    return BinaryConv(
+        facts, node, binarization, reached.layout, reached.factor, weight, scale, offset
+    )
 
 
 def _pads(

@@ -1,92 +1,182 @@
-"""Rewrite every binary layer to one form: −1 below 0, else +1; exactly ±1 weights; its scale.
+"""Rewrite every binary layer to one form: −1 below 0, else +1; weights of ±1; its scale.
 
-Requires: a graph as `load_graph` gives it, whose binarizations are signs at threshold 0.
-Ensures: each binary layer is Less(x, 0) → Where(−1, 1) → Conv (or Gemm) with an
-initializer of ±1 → Mul by a scale [1, O, 1, 1] where the magnitudes were not all 1. A
-separate Pad of zeros becomes the convolution's own. The same value is computed, apart from
-what exactly 0 becomes: here always +1.
+Requires: a graph as `load_graph` gives it.
+Ensures: each binary layer is x → Less(x, 0) → Where(−1, 1) → Conv (or Gemm) with weights of
+−1, 0 and +1 → Mul by a scale [1, O, 1, 1] → Add of an offset [1, O, 1, 1], the last two
+only where they change something. x is the tensor that was binarized, behind
+
+  - Add of −threshold, where the threshold is not 0,
+  - Reshape, Transpose …, which came between the sign and the layer,
+  - Pad by ±1, where that is what the layer was padded with in terms of its signs.
+
+Zero padding is the convolution's own. What multiplied the signs multiplies the result. The
+same value is computed, apart from what exactly 0 becomes where it was neither +1 nor −1
+(ONNX Sign): here +1.
+
+A layer of activations 0 and 1 is half the layer of signs −1 and +1, plus half the sum of
+its weights: a = (s + 1)/2, so W · a = W · s/2 + Σ W/2, and its padding with 0 is −1.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from bibench_deploy.graph.facts import BinaryConv, binary_convs
+from bibench_deploy.graph.binarization import Binarization
+from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.initializer import add_initializer
+from bibench_deploy.lowering.sign_places import mark_layer, mark_layout
 
 
 def canonical_binarization(model: ir.Model) -> None:
     """Apply the pass to `model`, in place."""
-    graph = model.graph
-    signs: dict[ir.Value, ir.Value] = {}
-    # A layer may binarize what a layer before it gave, and that has moved behind its scale.
-    moved: dict[ir.Value, ir.Value] = {}
+    rewriter = _Rewriter(model.graph)
     for conv in binary_convs(model):
-        source = conv.binarization.source
-        source = moved.get(source, source)
-        if source not in signs:
-            signs[source] = _insert_sign(graph, conv.node, source)
-        moved[conv.node.outputs[0]] = _rewrite(graph, conv, signs[source])
+        rewriter.rewrite(conv)
     # The old signs have no reader left; they would still count as readers of their source.
     RemoveUnusedNodesPass()(model)
 
 
-def _insert_sign(graph: ir.Graph, before: ir.Node, source: ir.Value) -> ir.Value:
-    zero = add_initializer(graph, "sign_threshold", np.zeros((), np.float32))
-    high = add_initializer(graph, "sign_high", np.ones((), np.float32))
-    low = add_initializer(graph, "sign_low", -np.ones((), np.float32))
-    # Opset 11 has no GreaterOrEqual.
-    compare = ir.node("Less", [source, zero], name=f"{source.name}_is_negative")
-    select = ir.node("Where", [compare.outputs[0], low, high], name=f"{source.name}_sign")
-    compare.outputs[0].name = f"{source.name}_is_negative"
-    select.outputs[0].name = f"{source.name}_sign"
-    for node, dtype in ((compare, ir.DataType.BOOL), (select, ir.DataType.FLOAT)):
-        node.outputs[0].shape = source.shape
-        node.outputs[0].dtype = dtype
-    graph.insert_before(before, [compare, select])
-    return select.outputs[0]
+class _Rewriter:
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        # Layers that read the same signs share them.
+        self._signs: dict[object, ir.Value] = {}
+        # A layer may binarize what a layer before it gave, and that has moved behind its scale.
+        self._moved: dict[ir.Value, ir.Value] = {}
+
+    def rewrite(self, conv: BinaryConv) -> None:
+        """Rewrite one layer."""
+        node, facts = conv.node, conv.facts
+        mark_layer(node, facts.name)
+        node.replace_input_with(0, self._sign_of(conv))
+        is_transposed = facts.kind == "linear" and not node.attributes.get_int("transB")
+        weight = conv.weight.T if is_transposed else conv.weight
+        signs = add_initializer(self._graph, f"{facts.name}_signs", np.ascontiguousarray(weight))
+        node.replace_input_with(1, signs)
+        if facts.kind == "conv":
+            node.attributes.pop("auto_pad", None)
+            pads = facts.pads if facts.pad_value == 0 else (0, 0, 0, 0)
+            # A one-dimensional convolution keeps its two amounts: left and right.
+            own = (pads[1], pads[3]) if conv.weight.ndim == 3 else pads
+            node.attributes["pads"] = ir.AttrInt64s("pads", list(own))
+        self._finish(conv)
+
+    def _sign_of(self, conv: BinaryConv) -> ir.Value:
+        binarization, facts = conv.binarization, conv.facts
+        source = self._moved.get(binarization.source, binarization.source)
+        threshold = _smallest_high(binarization)
+        padded = facts.pads if facts.pad_value != 0 else None
+        key = (source, threshold, conv.layout, padded, facts.pad_value)
+        if key in self._signs:
+            return self._signs[key]
+        value = source
+        added: list[ir.Node] = []
+        if threshold != 0:
+            zero_point = add_initializer(
+                self._graph, f"{source.name}_threshold", np.full((), -threshold, np.float32)
+            )
+            added.append(
+                _node("Add", [value, zero_point], f"{source.name}_shifted", shape_of(value))
+            )
+            value = added[-1].outputs[0]
+        for mover in conv.layout:
+            others = list(mover.inputs[1:])
+            name = f"{mover.name}_before_sign"
+            copy = ir.Node(
+                "", mover.op_type, [value, *others], list(mover.attributes.values()), name=name
+            )
+            _finish_output(copy, shape_of(mover.outputs[0]))
+            mark_layout(copy)
+            added.append(copy)
+            value = copy.outputs[0]
+        if padded is not None:
+            added.append(self._pad(value, padded, facts.pad_value, f"{facts.name}_padded"))
+            value = added[-1].outputs[0]
+        zero = add_initializer(self._graph, "sign_threshold", np.zeros((), np.float32))
+        high = add_initializer(self._graph, "sign_high", np.ones((), np.float32))
+        low = add_initializer(self._graph, "sign_low", -np.ones((), np.float32))
+        shape = shape_of(value)
+        # Opset 11 has no GreaterOrEqual.
+        compare = _node("Less", [value, zero], f"{value.name}_is_negative", shape)
+        compare.outputs[0].dtype = ir.DataType.BOOL
+        select = _node("Where", [compare.outputs[0], low, high], f"{value.name}_sign", shape)
+        added += [compare, select]
+        self._graph.insert_before(conv.node, added)
+        self._signs[key] = select.outputs[0]
+        return select.outputs[0]
+
+    def _pad(
+        self, value: ir.Value, pads: tuple[int, int, int, int], filler: float, name: str
+    ) -> ir.Node:
+        rank = len(shape_of(value))
+        begins = (0, 0, *pads[4 - rank : 2])
+        ends = (0, 0, *pads[6 - rank :])
+        amounts = add_initializer(self._graph, f"{name}_amounts", np.array(begins + ends))
+        constant = add_initializer(self._graph, f"{name}_value", np.full((), filler, np.float32))
+        sizes = zip(shape_of(value), begins, ends, strict=True)
+        shape = tuple(size + near + far for size, near, far in sizes)
+        node = _node("Pad", [value, amounts, constant], name, shape)
+        mark_layout(node)
+        return node
+
+    def _finish(self, conv: BinaryConv) -> None:
+        """Multiply and add behind the layer what its signs and weights no longer hold."""
+        node, facts = conv.node, conv.facts
+        output, value = node.outputs[0], node.outputs[0]
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        steps: list[tuple[str, str, ir.Value]] = []
+        if (conv.magnitude != 1).any():
+            steps.append(("Mul", "scale", self._per_channel(conv, "scale", conv.magnitude)))
+        if conv.offset.any():
+            steps.append(("Add", "offset", self._per_channel(conv, "offset", conv.offset)))
+        if conv.factor is not None:
+            steps.append(("Mul", "factor", self._moved.get(conv.factor, conv.factor)))
+        if steps and bias is not None:
+            # The scale belongs to the product alone: the bias moves behind it.
+            node.resize_inputs(2)
+            assert bias.const_value is not None
+            array = bias.const_value.numpy()
+            steps.append(("Add", "bias", self._per_channel(conv, "bias", array.reshape(-1))))
+        if not steps:
+            return
+        added: list[ir.Node] = []
+        for operator, what, operand in steps:
+            name = f"{facts.name}_by_{what}"
+            added.append(_node(operator, [value, operand], name, facts.output_shape))
+            value = added[-1].outputs[0]
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        added[0].replace_input_with(0, output)
+        self._graph.insert_after(node, added)
+        self._moved[output] = value
+
+    def _per_channel(self, conv: BinaryConv, what: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        trailing = (1,) * (len(conv.facts.output_shape) - 2)
+        whole = np.broadcast_to(array.astype(np.float32), (len(conv.weight),))
+        return add_initializer(
+            self._graph, f"{conv.facts.name}_{what}", whole.reshape(1, -1, *trailing).copy()
+        )
 
 
-def _rewrite(graph: ir.Graph, conv: BinaryConv, signs: ir.Value) -> ir.Value:
-    """Rewrite one layer; gives the value that holds what its output held."""
-    node, facts = conv.node, conv.facts
-    is_transposed = facts.kind == "linear" and not node.attributes.get_int("transB")
-    weight = conv.weight.T if is_transposed else conv.weight
-    node.replace_input_with(0, signs)
-    node.replace_input_with(
-        1, add_initializer(graph, f"{facts.name}_signs", np.ascontiguousarray(weight))
-    )
-    if facts.kind == "conv":
-        node.attributes.pop("auto_pad", None)
-        # A one-dimensional convolution keeps its two amounts: left and right.
-        is_flat = conv.weight.ndim == 3
-        pads = (facts.pads[1], facts.pads[3]) if is_flat else facts.pads
-        node.attributes["pads"] = ir.AttrInt64s("pads", list(pads))
-    magnitude = conv.magnitude * np.float32(abs(conv.binarization.high))
+def _smallest_high(binarization: Binarization) -> np.float32:
+    """The smallest number that becomes the higher level: x ≥ it is the binarization."""
+    threshold = np.float32(binarization.threshold)
+    if binarization.at_threshold != binarization.low:
+        return threshold
+    if threshold == 0:
+        # Engines take denormal numbers for 0, so the next number above 0 is the first normal one.
+        return np.finfo(np.float32).tiny
+    return np.float32(np.nextafter(threshold, np.float32(np.inf)))
+
+
+def _node(operator: str, inputs: list[ir.Value], name: str, shape: tuple[int, ...]) -> ir.Node:
+    node = ir.node(operator, inputs, name=name)
+    _finish_output(node, shape)
+    return node
+
+
+def _finish_output(node: ir.Node, shape: tuple[int, ...]) -> None:
     output = node.outputs[0]
-    if (magnitude == 1).all():
-        return output
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        # The scale belongs to the product alone: the bias moves behind it.
-        node.resize_inputs(2)
-    trailing = (1,) * (len(facts.output_shape) - 2)
-    scale = add_initializer(graph, f"{facts.name}_scale", magnitude.reshape(1, -1, *trailing))
-    scaled = ir.node("Mul", [output, scale], name=f"{facts.name}_scaled")
-    last = scaled
-    added = [scaled]
-    if bias is not None:
-        array = bias.const_value.numpy() if bias.const_value is not None else np.zeros(1)
-        offset = add_initializer(graph, f"{facts.name}_offset", array.reshape(1, -1, *trailing))
-        last = ir.node("Add", [scaled.outputs[0], offset], name=f"{facts.name}_biased")
-        added.append(last)
-    for new in added:
-        new.outputs[0].name = new.name
-        new.outputs[0].shape = output.shape
-        new.outputs[0].dtype = ir.DataType.FLOAT
-    output.replace_all_uses_with(last.outputs[0], replace_graph_outputs=True)
-    scaled.replace_input_with(0, output)
-    graph.insert_after(node, added)
-    return last.outputs[0]
+    output.name, output.shape, output.dtype = node.name, ir.Shape(shape), ir.DataType.FLOAT

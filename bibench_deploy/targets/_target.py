@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +15,57 @@ _Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class WriteOptions:
+    """What a user may choose of the file that a target writes; the defaults are exact.
+
+    Attributes:
+        allow_unfused_scales: whether a scale that the engine cannot fold runs as float
+            operators behind the binary layer, instead of being refused.
+        input: `rotated` leaves out the operator that turns the input by 180°, where the
+            network has one; whoever calls the model turns the image.
+        fully_connected: how the weights of float fully connected layers are stored; `int8`
+            is four times smaller and not exact.
+        float_storage: how all other float weights are stored; `float16` is twice smaller
+            and not exact.
+    """
+
+    allow_unfused_scales: bool = False
+    input: Literal["plain", "rotated"] = "plain"
+    fully_connected: Literal["float32", "int8"] = "float32"
+    float_storage: Literal["float32", "float16"] = "float32"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every number is stored as it is."""
+        return self.fully_connected == self.float_storage == "float32"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as the manifest keeps them."""
+        return asdict(self)
+
+
+DEFAULT_OPTIONS = WriteOptions()
+
+
+@dataclass(frozen=True)
 class Execution:
     """What a written model computed for a batch of inputs, in PyTorch's layout.
 
     Attributes:
         outputs: [N, …].
-        signs: for each binary layer in graph order, the ±1 that it read, [N, C, H, W] or
-            [N, C]; NaN at places that the layer does not read.
+        signs: name of the source graph's binary layer → the ±1 that its binarized tensor
+            became, [N, elements in order]; NaN at places that the layer does not read.
     """
 
     outputs: _Array
-    signs: tuple[_Array, ...]
+    signs: dict[str, _Array]
 
 
 class Execute(Protocol):
     """Runs a written model on inputs [N, C, H, W] or [N, C], one at a time."""
 
     def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
-        """Run it; without `wants_signs` the tuple of signs is empty."""
+        """Run it; without `wants_signs` there are none."""
         ...
 
 
@@ -58,11 +91,23 @@ class WrittenModel:
 class Writer(Protocol):
     """Writes lowered graphs; it may hold a process that is worth keeping for several."""
 
-    def write(self, lowered: ir.Model, directory: Path) -> WrittenModel:
+    def write(
+        self, lowered: ir.Model, directory: Path, options: WriteOptions = DEFAULT_OPTIONS
+    ) -> WrittenModel:
         """Write the target's files for a lowered graph into `directory`, which exists.
+
+        The model file is exact, whatever `options` says of storage.
 
         Raises:
             ConversionError: the engine's converter failed, or a binary layer became float.
+        """
+        ...
+
+    def store_smaller(self, written: WrittenModel, options: WriteOptions) -> WrittenModel:
+        """Replace an exact model file by one that stores float weights as `options` says.
+
+        Raises:
+            ConversionError: the file cannot be rewritten, or a binary layer changed.
         """
         ...
 
@@ -75,11 +120,11 @@ class Target(Protocol):
     #: Granularities of scale that fold into the engine's binary convolution.
     held_scales: frozenset[Any]
 
-    def refusals(self, model: ir.Model) -> list[str]:
+    def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
         """Every reason why the target cannot hold a model; empty where it can."""
         ...
 
-    def lower(self, model: ir.Model) -> ir.Model:
+    def lower(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> ir.Model:
         """A copy of the model in the form that this target writes."""
         ...
 

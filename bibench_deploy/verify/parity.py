@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.errors import GraphError, ParityError
-from bibench_deploy.graph.facts import binary_convs
+from bibench_deploy.graph.facts import binary_convs, shape_of
 
 _Array = npt.NDArray[np.float32]
 
@@ -43,9 +43,10 @@ class Observation:
 
     Attributes:
         outputs: [N, …], one row per input.
-        signs: for each binary layer in graph order, the ±1 it read, [N, C, H, W] or
-            [N, C], NaN where it reads none; empty or None where there are no binary layers,
-            or the engine does not show them.
+        signs: for each binary layer in graph order, what its binarized tensor became: +1
+            above the threshold, −1 below, NaN where it reads none; [N, …], the tensor's
+            elements in order. Empty or None where there are no binary layers, or the engine
+            does not show them.
     """
 
     outputs: _Array
@@ -129,15 +130,20 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
         same_signs_error = max(
             same_signs_error, float(np.abs(output - observed.outputs[row : row + 1]).max())
         )
-        for layer, source, sign, largest in zip(runner.layers, sources, signs, ranges, strict=True):
+        for layer, source, given, largest in zip(
+            runner.layers, sources, signs, ranges, strict=True
+        ):
+            sign = given.reshape(source.shape)
             is_read = ~np.isnan(sign)
-            if layer.at_threshold != 1:
-                zeros += int((is_read & (source == 0)).sum())
-            is_flipped = is_read & ((source >= 0) != (sign > 0))
+            distance = source - np.float32(layer.threshold)
+            if layer.at_threshold == 0:
+                zeros += int((is_read & (distance == 0)).sum())
+            is_high = distance > 0 if layer.at_threshold == -1 else distance >= 0
+            is_flipped = is_read & (is_high != (sign > 0))
             total += int(is_read.sum())
             if not is_flipped.any():
                 continue
-            distances = np.abs(source[is_flipped]) / max(largest, 1e-30)
+            distances = np.abs(distance[is_flipped]) / max(largest, 1e-30)
             flips += distances.size
             unexplained += int((distances > SIGN_ROUNDING).sum())
             worst = max(worst, (float(distances.max()), layer.name))
@@ -192,8 +198,12 @@ class GraphRunner:
         # For each layer the tensor before its sign, then what that is added up from.
         self._terms: list[list[str]] = []
         self._shown: list[str] = []
-        # What the graph's own binarizations give for +1.
-        self._heights = [np.float32(conv.binarization.high) for conv in convs]
+        # What the graph's own binarizations give below and above their thresholds.
+        self._levels = [
+            (np.float32(conv.binarization.low), np.float32(conv.binarization.high))
+            for conv in convs
+        ]
+        self._shapes = [shape_of(conv.binarization.result) for conv in convs]
         if forced:
             self._cut(graph, [conv.binarization.result for conv in convs])
         self._show(graph, [conv.binarization.source for conv in convs])
@@ -223,16 +233,21 @@ class GraphRunner:
 
         Args:
             inputs: [1, …].
-            signs: for each binary layer in graph order, ±1; NaN where the layer reads none.
+            signs: for each binary layer in graph order, ±1; NaN where the layer reads none;
+                the elements of its binarized tensor in order.
 
         Returns:
             The first output, for each layer the numbers whose signs the graph would have
             taken, and the largest number on the way to them.
         """
         feeds: dict[str, _Array] = {}
-        for name, sign, high in zip(self._sign_names, signs, self._heights, strict=True):
+        for name, shape, (low, high), given in zip(
+            self._sign_names, self._shapes, self._levels, signs, strict=True
+        ):
+            sign = given.reshape(shape)
             # Layers may share a sign, and one of them read less of it.
-            feeds[name] = np.where(np.isnan(sign), feeds.get(name, high), sign * high)
+            kept = feeds.get(name, np.full(shape, high))
+            feeds[name] = np.where(np.isnan(sign), kept, np.where(sign > 0, high, low))
         # An input that only signs read may be left over without a reader.
         names = {entry.name for entry in self._session.get_inputs()}
         feeds = {name: feed for name, feed in feeds.items() if name in names}
@@ -249,8 +264,12 @@ class GraphRunner:
         if not self.layers:
             return float("inf")
         shown = self._session.run(self._shown, {self._input: inputs})
-        pairs = zip(*self._sources_and_ranges(shown), strict=True)
-        return min(float(np.abs(source).min()) / max(top, 1e-30) for source, top in pairs)
+        return min(
+            float(np.abs(source - np.float32(layer.threshold)).min()) / max(top, 1e-30)
+            for layer, source, top in zip(
+                self.layers, *self._sources_and_ranges(shown), strict=True
+            )
+        )
 
     def _sources_and_ranges(self, shown: Sequence[_Array]) -> tuple[list[_Array], list[float]]:
         arrays = dict(zip(self._shown, shown, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes.common import NameFixPass
 
 from bibench_deploy.errors import LoweringError, MissingExtraError
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
@@ -17,7 +19,15 @@ from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
-from bibench_deploy.targets._target import Execution, Target, Writer, WrittenModel
+from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
+from bibench_deploy.targets._target import (
+    DEFAULT_OPTIONS,
+    Execution,
+    Target,
+    WriteOptions,
+    Writer,
+    WrittenModel,
+)
 from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
@@ -42,23 +52,28 @@ class LceTarget(Target):
     title = "Larq Compute Engine"
     held_scales = HELD_SCALES
 
-    def refusals(self, model: ir.Model) -> list[str]:
+    def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
         """See `capabilities.refusals`; paddings are judged where everything else is held."""
-        reasons = refusals(model)
+        reasons = refusals(model, options)
         if not reasons:
             try:
-                plan_padding(self.lower(model))
+                plan_padding(self.lower(model, options))
             except LoweringError as error:
                 reasons = list(error.reasons)
         return reasons
 
-    def lower(self, model: ir.Model) -> ir.Model:
+    def lower(
+        self,
+        model: ir.Model,
+        options: WriteOptions = DEFAULT_OPTIONS,  # noqa: ARG002 - passes of scales read it
+    ) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
         lowered = model.clone()
         canonical_binarization(lowered)
         fold_channel_affine(lowered)
         drop_clip_before_sign(lowered)
         normalize(lowered)
+        NameFixPass()(lowered)
         return lowered
 
     @contextmanager
@@ -72,7 +87,9 @@ class _LceWriter:
     def __init__(self, process: ConversionProcess) -> None:
         self._process = process
 
-    def write(self, lowered: ir.Model, directory: Path) -> WrittenModel:
+    def write(
+        self, lowered: ir.Model, directory: Path, options: WriteOptions = DEFAULT_OPTIONS
+    ) -> WrittenModel:
         """Write model.keras and model.tflite, and prove that binary layers are binary there."""
         path = directory / "lowered.onnx"
         ir.save(lowered, path)
@@ -95,7 +112,13 @@ class _LceWriter:
             },
             versions=reply["versions"],
             execute=_Executor(
-                tflite.read_bytes(), converted, convs, resident, _cuts(lowered, convs), is_rotated
+                tflite.read_bytes(),
+                converted,
+                convs,
+                resident,
+                _cuts(lowered, convs),
+                [sign_places(lowered, conv) for conv in convs],
+                is_rotated,
             ),
         )
 
@@ -110,9 +133,11 @@ class _Executor:
         convs: list[BinaryConv],
         resident: list[ResidentLayer],
         cuts: list[tuple[slice, slice]],
+        places: list[npt.NDArray[np.int64]],
         is_rotated: bool,
     ) -> None:
         self._content = content
+        self._places = places
         self._signs = [*converted.outputs[:1], *(layer.packed_input for layer in resident)]
         self._convs = convs
         self._cuts = cuts
@@ -128,15 +153,21 @@ class _Executor:
         except ImportError as error:
             raise MissingExtraError("running a model", "larq_compute_engine", "profile") from error
         outputs: list[_Array] = []
-        signs: list[list[_Array]] = [[] for _ in convs]
+        pieces: list[list[_Array]] = [[] for _ in convs]
         for row in inputs:
             image = row.transpose(1, 2, 0) if row.ndim == 3 else row
             output, *packed = interpreter.predict([np.ascontiguousarray(image[None])])
             outputs.append(_channels_first(output))
-            for layer, conv, cut, words in zip(signs, convs, cuts, packed, strict=True):
-                layer.append(self._whole(conv, cut, words))
-        stacked = tuple(np.concatenate(layer) for layer in signs)
-        return Execution(np.concatenate(outputs), stacked)
+            for piece, conv, cut, words in zip(pieces, convs, cuts, packed, strict=True):
+                piece.append(self._whole(conv, cut, words))
+        signs: dict[str, _Array] = {}
+        for conv, place, piece in zip(convs, self._places, pieces, strict=False):
+            layer, is_sign = source_layer(conv.node), place >= 0
+            if layer not in signs:
+                size = math.prod(shape_of(binarized_tensor(conv)))
+                signs[layer] = np.full((len(inputs), size), np.nan, np.float32)
+            signs[layer][:, place[is_sign]] = np.stack(piece)[:, is_sign]
+        return Execution(np.concatenate(outputs), signs)
 
     def _whole(
         self, conv: BinaryConv, cut: tuple[slice, slice], words: npt.NDArray[np.int32]

@@ -45,6 +45,7 @@ def test_the_facts_of_a_plain_layer(facts_of) -> None:
         pad_value=0.0,
         dilations=(1, 1),
         group=1,
+        zero_weights=0,
         threshold=0.0,
         at_threshold=0.0,
         scale=Granularity.NONE,
@@ -53,6 +54,7 @@ def test_the_facts_of_a_plain_layer(facts_of) -> None:
         has_batch_norm=False,
         has_mean_shift=False,
         zeros_come_from=None,
+        consumers=(),
     )
 
 
@@ -223,7 +225,6 @@ def test_a_pad_without_a_value_pads_with_zero(facts_of) -> None:
         'Pad<mode="reflect">(s, amounts)',
         "Pad(s, channels)",
         "Pad(s, cut)",
-        "Pad(s, four, , height_width)",
     ],
 )
 def test_other_pads_hide_the_sign(pad, facts_of) -> None:
@@ -233,11 +234,28 @@ def test_other_pads_hide_the_sign(pad, facts_of) -> None:
         amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
         channels=np.array([0, 4, 0, 0, 0, 0, 0, 0]),
         cut=np.array([0, 0, 1, 1, 0, 0, -1, 1]),
-        four=np.array([1, 1, 1, 1]),
-        height_width=np.array([2, 3]),
         w=weight,
     )
     assert facts is None
+
+
+def test_a_pad_of_named_axes_is_the_convolutions_own(facts_of) -> None:
+    facts = facts_of(
+        "s = Sign(x)  p = Pad(s, four, , height_width)  y = Conv(p, w)",
+        four=np.array([1, 2, 3, 4]),
+        height_width=np.array([2, -1]),
+    )
+    assert (facts.pads, facts.pad_value) == ((1, 2, 3, 4), 0)
+
+
+def test_a_pad_before_a_one_dimensional_convolution_is_its_own(make_graph) -> None:
+    model = make_graph(
+        "g (float[1,4,9] x) => (y) { s = Sign(x)  p = Pad(s, amounts)  y = Conv(p, w) }",
+        w=SIGNS[:, :, 0],
+        amounts=np.array([0, 0, 1, 0, 0, 2]),
+    )
+    (facts,) = state_facts(model)
+    assert facts.pads == (0, 1, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -320,9 +338,60 @@ def test_a_mean_filter_over_a_float_map_is_no_binary_layer(facts_of) -> None:
     assert facts_of("s = Sign(x)  y = Conv<group=4>(s, w)", w=mean) is not None
 
 
-def test_activations_of_zero_and_one_are_no_binary_layer(facts_of) -> None:
-    nodes = "g = Greater(x, zero)  s = Cast<to=1>(g)  y = Conv(s, w)"
-    assert facts_of(nodes, zero=0.0) is None
+def test_where_activations_are_zero_or_one_padding_with_zero_is_minus_one(facts_of) -> None:
+    nodes = "g = Greater(x, zero)  s = Cast<to=1>(g)  y = Conv<pads=[1,1,1,1]>(s, w)"
+    facts = facts_of(nodes, zero=0.0)
+    assert (facts.pad_value, facts.at_threshold) == (-1, -1)
+
+
+def test_a_padding_that_is_neither_level_nor_zero_hides_the_sign(facts_of) -> None:
+    nodes = "s = Sign(x)  p = Pad(s, amounts, two)  y = Conv(p, w)"
+    assert facts_of(nodes, amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]), two=2.0) is None
+
+
+def test_activations_that_fall_turn_the_weights(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4,7,9] x) => (y) {
+            n = Less(x, zero)  s = Where(n, one, minus)  y = Conv(s, w) }""",
+        w=SIGNS,
+        zero=0.0,
+        one=1.0,
+        minus=-1.0,
+    )
+    (conv,) = binary_convs(model)
+    np.testing.assert_array_equal(conv.weight, -SIGNS)
+    assert conv.facts.at_threshold == 1
+
+
+@pytest.mark.parametrize(
+    ("mover", "moved"),
+    [
+        ("Flatten(s)", (1, 252)),
+        ("Reshape(s, flat)", (1, 252)),
+        ("Transpose<perm=[0,3,1,2]>(s)", (1, 9, 4, 7)),
+    ],
+)
+def test_what_only_moves_numbers_may_come_between_sign_and_layer(mover, moved, make_graph) -> None:
+    product = "MatMul(m, rows)" if len(moved) == 2 else "Conv(m, across)"
+    model = make_graph(
+        f"g (float[1,4,7,9] x) => (y) {{ s = Sign(x)  m = {mover}  y = {product} }}",
+        flat=np.array([1, -1]),
+        rows=np.where(RNG.standard_normal((252, 3)) >= 0, 1.0, -1.0),
+        across=np.where(RNG.standard_normal((2, 9, 3, 3)) >= 0, 1.0, -1.0),
+    )
+    (conv,) = binary_convs(model)
+    assert conv.facts.input_shape == moved
+    assert (conv.facts.source, len(conv.layout)) == ("x", 1)
+
+
+def test_consumers_are_those_behind_scale_and_batch_norm(facts_of) -> None:
+    facts = facts_of(
+        "s = Sign(x)  c = Conv(s, w)  d = Mul(c, alpha)"
+        "  n = BatchNormalization(d, gamma, beta, mu, var)  r = Relu(n)  y = Add(n, r)",
+        alpha=PER_CHANNEL.reshape(8, 1, 1),
+        **NORM,
+    )
+    assert sorted(facts.consumers) == ["Add", "Relu"]
 
 
 ZEROS = {

@@ -20,7 +20,10 @@ ARRAYS = {
     "minus": -1.0,
     "half": 0.5,
     "less": -0.5,
+    "third": 0.3,
     "amounts": np.array([0, 0, 1, 2, 0, 0, 0, 1]),
+    "rows": np.where(RNG.standard_normal((168, 3)) >= 0, 0.25, -0.25),
+    "across": np.where(RNG.standard_normal((2, 7, 3, 3)) >= 0, 1.0, -1.0),
 }
 
 FORMS = {
@@ -45,6 +48,27 @@ FORMS = {
     "two layers": "s = Sign(x)  c = Conv(s, scaled, bias)  t = Sign(c)  y = Conv(t, twice)",
     "two layers on one tensor": (
         "s = Sign(x)  a = Conv(s, w)  t = Sign(x)  b = Conv(t, scaled)  y = Add(a, b)"
+    ),
+    "two thresholds on one tensor": (
+        "g = GreaterOrEqual(x, third)  s = Where(g, one, minus)  a = Conv(s, w)"
+        "  t = Sign(x)  b = Conv(t, scaled)  y = Add(a, b)"
+    ),
+    "activations of 0 and 1": (
+        "g = Greater(x, zero)  s = Cast<to=1>(g)  y = Conv<pads=[1,1,1,1]>(s, scaled, bias)"
+    ),
+    "activations that fall": "n = Less(x, third)  s = Where(n, half, less)  y = Conv(s, scaled)",
+    "activations that fall to 0": (
+        "n = Less(x, third)  s = Cast<to=1>(n)  y = Conv<pads=[2,0,1,1]>(s, scaled)"
+    ),
+    "padded with -1": "s = Sign(x)  p = Pad(s, amounts, minus)  y = Conv(p, w)",
+    "padded with +1": "s = Sign(x)  p = Pad(s, amounts, one)  y = Conv<strides=[2,1]>(p, w)",
+    "flattened behind the sign": "s = Sign(x)  f = Flatten(s)  y = MatMul(f, rows)",
+    "turned behind the sign": (
+        "s = Sign(x)  t = Transpose<perm=[0,3,1,2]>(s)  y = Conv<pads=[1,1,1,1]>(t, across)"
+    ),
+    "multiplied by one number per image": (
+        "a = Abs(x)  k = ReduceMean(a)  s = Sign(x)  m = Mul(k, s)"
+        "  y = Conv<pads=[1,1,1,1]>(m, scaled, bias)"
     ),
 }
 
@@ -85,6 +109,22 @@ def test_every_layer_is_compare_select_and_exact_signs(form, both) -> None:
         assert "auto_pad" not in conv.node.attributes
 
 
+def test_the_threshold_itself_goes_where_it_went(both, run_graph) -> None:
+    third = np.float32(0.3)
+    x = np.resize(
+        np.array([np.nextafter(third, -1), third, np.nextafter(third, 1)], np.float32), X.shape
+    )
+    for operator in ("Greater", "GreaterOrEqual"):
+        before, after = both(f"g = {operator}(x, third)  s = Where(g, one, minus)  y = Conv(s, w)")
+        np.testing.assert_array_equal(run_graph(after, x), run_graph(before, x))
+
+
+def test_above_zero_only_is_held_too(both, run_graph) -> None:
+    before, after = both("g = Greater(x, zero)  s = Cast<to=1>(g)  y = Conv(s, w)")
+    x = np.maximum(X, 0)
+    np.testing.assert_array_equal(run_graph(after, x), run_graph(before, x))
+
+
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 def test_zero_becomes_plus_one(zero, both, run_graph) -> None:
     before, after = both(FORMS["sign"])
@@ -107,6 +147,12 @@ def test_magnitudes_become_one_scale_per_channel_behind_the_layer(both) -> None:
 def test_a_layer_of_exact_signs_gets_no_scale(both) -> None:
     _, after = both(FORMS["with a bias"])
     assert [node.op_type for node in after.graph if node.op_type in ("Mul", "Add")] == []
+
+
+def test_names_stay_unique(both) -> None:
+    _, after = both(FORMS["two thresholds on one tensor"])
+    names = [value.name for node in after.graph for value in node.outputs]
+    assert len(set(names)) == len(names)
 
 
 def test_one_tensor_is_binarized_once(both) -> None:
