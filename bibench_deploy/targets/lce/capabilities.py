@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
-from bibench_deploy.targets.lce.keras_model import TRANSLATIONS
+from bibench_deploy.targets._target import DEFAULT_OPTIONS, WriteOptions
+from bibench_deploy.targets.lce.keras_model import SUPPORTED
 
 # Factors that fold into the batch norm behind a binary convolution.
 HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
@@ -25,11 +26,12 @@ _OUTSIDE_A_LAYER = (
 )
 
 
-def refusals(model: ir.Model) -> list[str]:
+def refusals(model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
     """Every reason why this target cannot hold a model, each with node and next step.
 
     Args:
         model: the model, as `load_graph` gives it.
+        options: what the user chose; scales that do not fold are held where it allows them.
 
     Returns:
         One text per node in the way; empty where the target holds the model.
@@ -44,7 +46,9 @@ def refusals(model: ir.Model) -> list[str]:
         reasons.append(f"the graph gives {len(model.graph.outputs)} outputs; keep one")
     for node in model.graph:
         if node in convs:
-            reasons.extend(f"{node.name}: {text}" for text in _binary_refusals(convs[node]))
+            reasons.extend(
+                f"{node.name}: {text}" for text in _binary_refusals(convs[node], options)
+            )
         elif node not in inside_signs and not _is_own_padding(node, convs):
             reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node, inside_signs))
     for node in inside_signs:
@@ -69,11 +73,11 @@ def _is_own_padding(node: ir.Node, convs: dict[ir.Node, BinaryConv]) -> bool:
     return node.op_type == "Pad" and all(use.node in convs for use in node.outputs[0].uses())
 
 
-def _binary_refusals(conv: BinaryConv) -> list[str]:
+def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
     facts, reasons = conv.facts, []
     if conv.weight.ndim not in (2, 4):
         reasons.append("a one-dimensional binary convolution; write it as two-dimensional (1, k)")
-    if facts.scale not in HELD_SCALES:
+    if facts.scale not in HELD_SCALES and not options.allow_unfused_scales:
         reasons.append(
             f"a {facts.scale.value} scale does not fold into batch norm; use one per channel"
         )
@@ -102,7 +106,7 @@ def _binary_refusals(conv: BinaryConv) -> list[str]:
 def _float_refusals(node: ir.Node, inside_signs: set[ir.Node]) -> list[str]:
     if node.domain == "" and node.op_type in _SIGN_OPERATORS:
         return [f"{node.op_type} {_OUTSIDE_A_LAYER}"]
-    if node.domain != "" or node.op_type not in TRANSLATIONS:
+    if node.domain != "" or node.op_type not in SUPPORTED:
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         return [f"operator {name} is not supported; replace it in the model"]
     if node.op_type in _CONSTANT_PARAMETERS:

@@ -5,7 +5,7 @@ import pytest
 
 from bibench_deploy.targets.lce import TARGET
 from bibench_deploy.targets.lce.capabilities import refusals
-from bibench_deploy.targets.lce.keras_model import channels_last
+from bibench_deploy.targets.lce.float_operators.arithmetic import channels_last
 
 RNG = np.random.default_rng(7)
 
