@@ -3,6 +3,7 @@
 import bibench_deploy as bibench
 
 artifact = bibench.export_model(model, torch.zeros(1, 3, 32, 32), target="lce", out="out/mine")
+small = bibench.WriteOptions(float_storage="float16")  # for export_model(…, options=small)
 result = bibench.lint_model("model.onnx", target="lce")
 run = bibench.profile_artifact(artifact.directory, threads=(1, 2))
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,18 @@ if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.lint.runner import LintResult
     from bibench_deploy.profiling.session import ProfileRun
+    from bibench_deploy.targets._target import WriteOptions
 
-__all__ = ["export_model", "lint_model", "profile_artifact"]
+__all__ = ["WriteOptions", "export_model", "lint_model", "profile_artifact"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because it stands beside classes that need numpy.
+    if name == "WriteOptions":
+        from bibench_deploy.targets._target import WriteOptions
+
+        return WriteOptions
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def export_model(
@@ -32,6 +43,7 @@ def export_model(
     name: str | None = None,
     baseline: bool = False,
     verify: bool = True,
+    options: WriteOptions | None = None,
 ) -> Artifact:
     """Export a PyTorch module to a target, and prove that the result computes the same.
 
@@ -44,6 +56,8 @@ def export_model(
         name: what the artifact is called; the class name unless given.
         baseline: whether to write the FP32 twin to `out`/fp32 too.
         verify: whether to prove parity; residency is proved always.
+        options: what to choose of the file, such as `WriteOptions(float_storage="float16")`;
+            the exact, plain one unless given.
 
     Raises:
         LoweringError: the target cannot hold the model; names every layer in the way.
@@ -52,9 +66,17 @@ def export_model(
     """
     from bibench_deploy.export.pipeline import export_source
     from bibench_deploy.export.source import from_module
+    from bibench_deploy.targets._target import DEFAULT_OPTIONS
 
     source = from_module(model, tuple(example_input.shape), name or type(model).__name__)
-    return export_source(source, target=target, out=Path(out), baseline=baseline, verify=verify)
+    return export_source(
+        source,
+        target=target,
+        out=Path(out),
+        baseline=baseline,
+        verify=verify,
+        options=options or DEFAULT_OPTIONS,
+    )
 
 
 def lint_model(path: Path | str, *, target: str = "lce") -> LintResult:

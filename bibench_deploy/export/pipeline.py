@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,13 @@ from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.runner import LintResult, lint_graph
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.float_twin import float_twin
-from bibench_deploy.targets._target import Execute, Target, Writer
+from bibench_deploy.targets._target import (
+    DEFAULT_OPTIONS,
+    Execute,
+    Target,
+    WriteOptions,
+    Writer,
+)
 from bibench_deploy.verify.parity import Observation, Parity, compare, seeded_inputs
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ def export_source(
     out: Path,
     baseline: bool = False,
     verify: bool = True,
+    options: WriteOptions = DEFAULT_OPTIONS,
     progress: Progress = lambda _: None,
 ) -> Artifact:
     """Export a source to a target, and prove that the result computes the same.
@@ -61,6 +69,7 @@ def export_source(
         out: folder of the artifact.
         baseline: whether to write the FP32 twin too.
         verify: whether to prove parity.
+        options: what the user chose of the file that the target writes.
         progress: is told what is being done, one phrase at a time.
 
     Raises:
@@ -74,7 +83,7 @@ def export_source(
         progress("writing ONNX")
         model = write_onnx(source, onnx_path)
         graph = load_graph(source.onnx_path or onnx_path)
-        linted = check_held(graph, writer_target)
+        linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         onnx_seen: Parity | None = None
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
@@ -86,7 +95,7 @@ def export_source(
                 observed = Observation(observed.outputs, None)
             onnx_seen = compare(graph, inputs, observed, "PyTorch")
         compared = inputs if verify else None
-        export = _Export(source, model, writer_target, writer, compared, progress)
+        export = _Export(source, model, writer_target, writer, options, compared, progress)
         export.write(graph, directory, linted, onnx_seen)
         if baseline and not binary_convs(graph):
             progress("no binary layer, so it is its own FP32 twin")
@@ -122,19 +131,33 @@ def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
     return model
 
 
-def check_held(graph: ir.Model, target: Target) -> LintResult:
+# Rules about scales that a target cannot fold.
+_SCALE_RULES = ("BIB201", "BIB202")
+
+
+def check_held(
+    graph: ir.Model, target: Target, options: WriteOptions = DEFAULT_OPTIONS
+) -> LintResult:
     """Lint a graph for a target, and refuse what the target cannot hold.
+
+    Where unfused scales are allowed, what lint says of them is a warning.
 
     Raises:
         LoweringError: with every reason at once.
     """
     linted = lint_graph(graph, target)
+    if options.allow_unfused_scales:
+        findings = tuple(
+            replace(finding, severity=Severity.WARNING) if finding.code in _SCALE_RULES else finding
+            for finding in linted.findings
+        )
+        linted = replace(linted, findings=findings)
     errors = [
         f"{finding.layer}: {finding.code} {finding.message}; {finding.hint}"
         for finding in linted.findings
         if finding.severity is Severity.ERROR
     ]
-    reasons = errors or target.refusals(graph)
+    reasons = errors or target.refusals(graph, options)
     if reasons:
         raise LoweringError(target.name, reasons)
     return linted
@@ -149,6 +172,7 @@ class _Export:
         model: torch.nn.Module | None,
         target: Target,
         writer: Writer,
+        options: WriteOptions,
         inputs: _Array | None,
         progress: Progress,
     ) -> None:
@@ -156,6 +180,7 @@ class _Export:
         self._model = model
         self._target = target
         self._writer = writer
+        self._options = options
         self._inputs = inputs  # None: parity is not proved
         self._progress = progress
 
@@ -170,8 +195,8 @@ class _Export:
         is_twin = linted is None
         subject = "the FP32 twin" if is_twin else "the model"
         self._progress(f"converting {subject} for {self._target.title}")
-        lowered = self._target.lower(graph)
-        written = self._writer.write(lowered, directory)
+        lowered = self._target.lower(graph, self._options)
+        written = self._writer.write(lowered, directory, self._options)
         parity = None
         if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
@@ -200,6 +225,7 @@ class _Export:
             "target": self._target.name,
             "role": "fp32_twin" if is_twin else "model",
             "source": self._source_facts(files["onnx"]["sha256"], is_twin),
+            "options": self._options.to_json(),
             "input": written.input,
             "output": {
                 "name": lowered.graph.outputs[0].name,

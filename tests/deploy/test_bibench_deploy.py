@@ -25,7 +25,9 @@ def test_the_public_functions_are_listed_and_no_sub_package_hides_them() -> None
     import bibench_deploy.lint
     import bibench_deploy.profiling
 
-    assert bibench_deploy.__all__ == ["export_model", "lint_model", "profile_artifact"]
+    assert bibench_deploy.__all__ == [
+        "WriteOptions", "export_model", "lint_model", "profile_artifact",
+    ]  # fmt: skip
     for name in bibench_deploy.__all__:
         assert callable(getattr(bibench_deploy, name))
 
@@ -54,3 +56,8 @@ def test_linting_for_an_unknown_target_is_an_error_of_ours(make_proto, tmp_path)
 def test_profiling_a_folder_that_is_no_artifact_is_an_error_of_ours(tmp_path) -> None:
     with pytest.raises(ArtifactError):
         bibench_deploy.profile_artifact(tmp_path)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'WriteOption'"):
+        _ = bibench_deploy.WriteOption
