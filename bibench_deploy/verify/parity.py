@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.errors import GraphError, ParityError
-from bibench_deploy.graph.facts import binary_convs, shape_of
+from bibench_deploy.graph.facts import BinaryConvFacts, binary_convs, shape_of
 
 _Array = npt.NDArray[np.float32]
 
@@ -54,6 +54,24 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class LayerParity:
+    """How the signs of one binary layer agree, all inputs together.
+
+    Attributes:
+        name: of the layer in the ONNX graph.
+        signs: how many signs were compared.
+        flips: how many differ on the same inputs; all of them explained by rounding.
+        farthest_flip: the largest distance of a flipped number from its threshold, relative to
+            the largest term of its sum; 0 without flips. At most `SIGN_ROUNDING`.
+    """
+
+    name: str
+    signs: int
+    flips: int
+    farthest_flip: float
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an engine is from the ONNX graph over a set of inputs.
 
@@ -65,6 +83,7 @@ class Parity:
         top1_agreement: share of inputs whose largest output is at the same place.
         flip_rate: share of signs that differ on the same inputs; None where there are none.
         unexplained_flips: signs that differ though rounding cannot explain it, likewise.
+        layers: the same for each binary layer, in graph order; empty where there are none.
     """
 
     inputs: int
@@ -73,6 +92,7 @@ class Parity:
     top1_agreement: float
     flip_rate: float | None
     unexplained_flips: int | None
+    layers: tuple[LayerParity, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as the manifest keeps them."""
@@ -121,8 +141,7 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
                 )
         return Parity(len(inputs), max_error, None, float(top1.mean()), None, None)
     runner = GraphRunner(model, forced=True)
-    flips = unexplained = total = zeros = 0
-    worst: tuple[float, str] = (0.0, "")
+    counts = [_Count(facts) for facts in runner.layers]
     same_signs_error = 0.0
     for row in range(len(inputs)):
         signs = [layer[row : row + 1] for layer in observed.signs]
@@ -130,28 +149,15 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
         same_signs_error = max(
             same_signs_error, float(np.abs(output - observed.outputs[row : row + 1]).max())
         )
-        for layer, source, given, largest in zip(
-            runner.layers, sources, signs, ranges, strict=True
-        ):
-            sign = given.reshape(source.shape)
-            is_read = ~np.isnan(sign)
-            distance = source - np.float32(layer.threshold)
-            if layer.at_threshold == 0:
-                zeros += int((is_read & (distance == 0)).sum())
-            is_high = distance > 0 if layer.at_threshold == -1 else distance >= 0
-            is_flipped = is_read & (is_high != (sign > 0))
-            total += int(is_read.sum())
-            if not is_flipped.any():
-                continue
-            distances = np.abs(distance[is_flipped]) / max(largest, 1e-30)
-            flips += distances.size
-            unexplained += int((distances > SIGN_ROUNDING).sum())
-            worst = max(worst, (float(distances.max()), layer.name))
-    if unexplained:
+        for count, source, sign, largest in zip(counts, sources, signs, ranges, strict=True):
+            count.add(source, sign, largest)
+    total, zeros = sum(count.signs for count in counts), sum(count.zeros for count in counts)
+    if unexplained := sum(count.unexplained for count in counts):
+        worst = max(counts, key=lambda count: count.farthest)
         raise ParityError(
             f"{engine} takes {unexplained} of {total} signs otherwise than the ONNX graph, the "
-            f"farthest {worst[0]:.2g} of its largest term from zero at {worst[1]}; rounding "
-            "does not explain that, so nothing was written"
+            f"farthest {worst.farthest:.2g} of its largest term from zero at {worst.facts.name}; "
+            "rounding does not explain that, so nothing was written"
         )
     if zeros > COMMON_ZEROS * total:
         raise ParityError(
@@ -164,14 +170,45 @@ def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str)
             f"{engine} differs from the ONNX graph by {same_signs_error:.2g} on the same signs "
             f"(outputs up to {scale:.2g}), more than rounding explains; nothing was written"
         )
+    layers = tuple(count.parity() for count in counts)
     return Parity(
         len(inputs),
         max_error,
         same_signs_error,
         float(top1.mean()),
-        (flips + zeros) / total,
+        sum(layer.flips for layer in layers) / total,
         0,
+        layers,
     )
+
+
+class _Count:
+    """Counts the flips of one layer over all inputs."""
+
+    def __init__(self, facts: BinaryConvFacts) -> None:
+        self.facts = facts
+        self.signs = self.flips = self.unexplained = self.zeros = 0
+        self.farthest = 0.0
+
+    def add(self, source: _Array, observed: _Array, largest: float) -> None:
+        """Compare one input's signs with the numbers whose signs they should be."""
+        sign = observed.reshape(source.shape)
+        is_read = ~np.isnan(sign)
+        distance = source - np.float32(self.facts.threshold)
+        if self.facts.at_threshold == 0:
+            self.zeros += int((is_read & (distance == 0)).sum())
+        is_high = distance > 0 if self.facts.at_threshold == -1 else distance >= 0
+        is_flipped = is_read & (is_high != (sign > 0))
+        self.signs += int(is_read.sum())
+        if is_flipped.any():
+            distances = np.abs(distance[is_flipped]) / max(largest, 1e-30)
+            self.flips += distances.size
+            self.unexplained += int((distances > SIGN_ROUNDING).sum())
+            self.farthest = max(self.farthest, float(distances.max()))
+
+    def parity(self) -> LayerParity:
+        """What was counted; a third value at the threshold counts as a flip."""
+        return LayerParity(self.facts.name, self.signs, self.flips + self.zeros, self.farthest)
 
 
 class GraphRunner:

@@ -1,9 +1,9 @@
-"""BIB101 sign-of-zero: exactly 0 becomes something else than +1.
+"""BIB101 sign-of-zero: exactly 0 becomes 0, a third value that one bit cannot hold.
 
-ONNX Sign (torch.sign) gives 0 for 0, a third value that one bit cannot hold; a comparison
-x > 0 gives −1. Larq Compute Engine gives +1 for 0 and for −0. After batch norm an exact 0
-is rare; after a ReLU, or a max-pool over one, it is frequent, and the deployed network
-computes something else.
+That is what ONNX Sign (torch.sign) does; Larq Compute Engine gives +1 for 0 and for −0.
+After batch norm an exact 0 is rare; where it is frequent, the deployed network computes
+something else. Behind a ReLU nothing is negative, and Sign there is two values, 0 and 1:
+that is held as it is, and so is a comparison x > 0.
 
 Bad:   torch.sign(x)
 Good:  torch.where(x >= 0, 1.0, -1.0)
@@ -22,9 +22,9 @@ from bibench_deploy.targets._target import Target
 
 
 def _check(facts: BinaryConvFacts, target: Target) -> Iterator[Defect]:
-    if facts.at_threshold == 1 or facts.threshold != 0:
+    if facts.at_threshold != 0:
         return
-    becomes = f"0 becomes {facts.at_threshold:g} here, and +1 on {target.name}"
+    becomes = f"{facts.threshold:g} becomes {facts.at_threshold:g} here, and +1 on {target.name}"
     hint = "binarize by torch.where(x >= 0, 1.0, -1.0)"
     if facts.zeros_come_from is not None:
         message = f"{becomes}; {facts.zeros_come_from} before it gives many exact zeros"

@@ -66,6 +66,10 @@ def test_equal_engines_have_no_flips(model, honest) -> None:
         "top1_agreement": 1.0,
         "flip_rate": 0.0,
         "unexplained_flips": 0,
+        "layers": (
+            {"name": "one", "signs": 576, "flips": 0, "farthest_flip": 0.0},
+            {"name": "two", "signs": 1152, "flips": 0, "farthest_flip": 0.0},
+        ),
     }
 
 
@@ -90,6 +94,8 @@ def test_a_flip_within_rounding_is_counted_and_explained(make_graph) -> None:
     parity = compare(model, inputs, Observation(output, (first, second)), "LCE")
     assert parity.unexplained_flips == 0
     assert parity.flip_rate == pytest.approx(1 / (4 * 36 + 8 * 36))
+    assert [layer.flips for layer in parity.layers] == [1, 0]
+    assert 0 < parity.layers[0].farthest_flip < SIGN_ROUNDING
     # Each engine with its own signs gives other outputs; on the same signs they are equal.
     assert parity.max_abs_error > 1e-3
     assert parity.max_abs_error_same_signs == 0
@@ -325,3 +331,25 @@ def test_inputs_depend_on_the_seed_alone() -> None:
     assert not np.array_equal(seeded_inputs((1, 3), 2, 0), seeded_inputs((1, 3), 2, 1))
     inputs = seeded_inputs((1, 3, 4), 5, 0)
     assert (inputs.shape, inputs.dtype) == ((5, 3, 4), np.float32)
+
+
+@pytest.mark.parametrize("operator", ["Greater", "GreaterOrEqual"])
+def test_levels_and_threshold_of_the_graph_are_its_own(operator, make_graph) -> None:
+    """Activations of 0 and 1 at a threshold beside zero, read behind a Flatten."""
+    model = make_graph(
+        f"""g (float[1,2,2,2] x) => (y) {{
+            g = {operator}(x, third)  s = Cast<to=1>(g)  f = Flatten(s)  y = MatMul(f, w) }}""",
+        third=0.3,
+        w=np.where(RNG.standard_normal((8, 3)) >= 0, 1.0, -1.0),
+    )
+    inputs = seeded_inputs((1, 2, 2, 2), 3, 1)
+    inputs[0, 0, 0, 0] = np.float32(0.3)
+    is_high = inputs > np.float32(0.3)
+    is_high[0, 0, 0, 0] = operator == "GreaterOrEqual"
+    signs = np.where(is_high, np.float32(1), np.float32(-1)).reshape(3, 8)
+    observed = Observation(GraphRunner(model).run(inputs), (signs,))
+    parity = compare(model, inputs, observed, "LCE")
+    assert (parity.flip_rate, parity.max_abs_error_same_signs) == (0, 0)
+    signs[1] = -signs[1]
+    with pytest.raises(ParityError, match="takes 8 of 24 signs otherwise"):
+        compare(model, inputs, observed, "LCE")
