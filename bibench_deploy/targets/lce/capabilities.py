@@ -26,51 +26,55 @@ _OUTSIDE_A_LAYER = (
 )
 
 
-def refusals(model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
+def refusals(
+    model: ir.Model, lowered: ir.Model, options: WriteOptions = DEFAULT_OPTIONS
+) -> list[str]:
     """Every reason why this target cannot hold a model, each with node and next step.
 
     Args:
         model: the model, as `load_graph` gives it.
+        lowered: the same after the target's lowering, which takes much out of the way.
         options: what the user chose; scales that do not fold are held where it allows them.
 
     Returns:
         One text per node in the way; empty where the target holds the model.
     """
-    convs = {conv.node: conv for conv in binary_convs(model)}
-    inside_signs = {node for conv in convs.values() for node in conv.binarization.nodes}
     reasons: list[str] = []
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     if len(inputs) != 1 or len(shape_of(inputs[0])) not in (2, 4):
         reasons.append("the graph needs one input of two or four dimensions")
     if len(model.graph.outputs) != 1:
         reasons.append(f"the graph gives {len(model.graph.outputs)} outputs; keep one")
-    for node in model.graph:
-        if node in convs:
-            reasons.extend(
-                f"{node.name}: {text}" for text in _binary_refusals(convs[node], options)
-            )
-        elif node not in inside_signs and not _is_own_padding(node, convs):
-            reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node, inside_signs))
-    for node in inside_signs:
-        for value in node.outputs:
-            outside = [
-                use.node
-                for use in value.uses()
-                if use.node not in inside_signs
-                and use.node not in convs
-                and use.node.op_type != "Pad"
-            ]
-            reasons.extend(
-                f"{user.name}: {user.op_type} reads a binarized tensor; only binary "
-                "convolutions can, so let it read the tensor before the sign"
-                for user in outside
-            )
+    convs = binary_convs(model)
+    for conv in convs:
+        reasons.extend(f"{conv.facts.name}: {text}" for text in _binary_refusals(conv, options))
+    reasons.extend(_left_over_refusals(lowered, convs))
     return reasons
 
 
-def _is_own_padding(node: ir.Node, convs: dict[ir.Node, BinaryConv]) -> bool:
-    """Whether only binary convolutions read a Pad: lowering makes it their own."""
-    return node.op_type == "Pad" and all(use.node in convs for use in node.outputs[0].uses())
+def _left_over_refusals(lowered: ir.Model, source_convs: list[BinaryConv]) -> list[str]:
+    """What is neither a binary layer of the lowered graph nor an operator that Keras has."""
+    convs = binary_convs(lowered)
+    held = {conv.node for conv in convs}
+    held.update(node for conv in convs for node in conv.binarization.nodes)
+    # Lowering gives each layer a sign of its own: an old one that is still there has a reader.
+    old_signs = {node.name for conv in source_convs for node in conv.binarization.nodes}
+    old_results = {conv.binarization.result.name for conv in source_convs}
+    reasons: list[str] = []
+    for node in lowered.graph:
+        if node in held:
+            continue
+        if node.name in old_signs:
+            reasons.extend(
+                f"{use.node.name}: {use.node.op_type} reads a binarized tensor; only binary "
+                "layers can, so let it read the tensor before the sign"
+                for value in node.outputs
+                if value.name in old_results
+                for use in value.uses()
+            )
+        else:
+            reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node))
+    return reasons
 
 
 def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
@@ -81,10 +85,11 @@ def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
         reasons.append(
             f"a {facts.scale.value} scale does not fold into batch norm; use one per channel"
         )
-    if facts.threshold != 0:
-        reasons.append(f"binarizes at {facts.threshold:g}; subtract that first and binarize at 0")
-    elif not conv.binarization.is_sign:
-        reasons.append("binarizes to −1 above the threshold; negate the weights instead")
+    if conv.factor is not None and set(shape_of(conv.factor)) != {1}:
+        reasons.append(
+            f"its signs are multiplied by {conv.factor.name}, which differs from place to place; "
+            "multiply the layer's output instead"
+        )
     if facts.group != 1:
         reasons.append("a grouped binary convolution, which fails in LCE's default kernel")
     if facts.pad_value != 0 and any(facts.pads):
@@ -103,7 +108,7 @@ def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
     return reasons
 
 
-def _float_refusals(node: ir.Node, inside_signs: set[ir.Node]) -> list[str]:
+def _float_refusals(node: ir.Node) -> list[str]:
     if node.domain == "" and node.op_type in _SIGN_OPERATORS:
         return [f"{node.op_type} {_OUTSIDE_A_LAYER}"]
     if node.domain != "" or node.op_type not in SUPPORTED:
@@ -115,7 +120,7 @@ def _float_refusals(node: ir.Node, inside_signs: set[ir.Node]) -> list[str]:
             return [f"the parameters of this {node.op_type} are computed; make them constants"]
     if node.op_type in ("Flatten", "Reshape"):
         # A sign's only readers are binary layers, and those know the order of a flattened map.
-        readers = {use.node for use in node.outputs[0].uses()} - inside_signs
+        readers = {use.node for use in node.outputs[0].uses() if use.node.op_type != "Less"}
         reason = _flatten_refusal(node, readers)
     else:
         check = _CHECKS.get(node.op_type)

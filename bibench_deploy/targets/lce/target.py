@@ -54,10 +54,11 @@ class LceTarget(Target):
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
         """See `capabilities.refusals`; paddings are judged where everything else is held."""
-        reasons = refusals(model, options)
+        lowered = self.lower(model, options)
+        reasons = refusals(model, lowered, options)
         if not reasons:
             try:
-                plan_padding(self.lower(model, options))
+                plan_padding(lowered)
             except LoweringError as error:
                 reasons = list(error.reasons)
         return reasons
@@ -93,11 +94,13 @@ class _LceWriter:
         """Write model.keras and model.tflite, and prove that binary layers are binary there."""
         path = directory / "lowered.onnx"
         ir.save(lowered, path)
-        reply = self._process.convert(path, directory)
+        turns_input = options.input == "plain"
+        reply = self._process.convert(path, directory, turns_input=turns_input)
         path.unlink()
         tflite = directory / TFLITE_NAME
         converted = read_tflite(tflite)
         is_rotated = bool(reply["is_rotated"])
+        reads_rotated = is_rotated and not turns_input and len(_input_shape(lowered)) == 4
         convs = binary_convs(lowered)
         resident = prove_residency(convs, converted, is_rotated)
         source = converted.tensors[converted.inputs[0]]
@@ -109,6 +112,7 @@ class _LceWriter:
                 "shape": list(source.shape),
                 "layout": "NHWC" if len(source.shape) == 4 else "NC",
                 "dtype": source.dtype,
+                "rotated": reads_rotated,
             },
             versions=reply["versions"],
             execute=_Executor(
@@ -119,6 +123,7 @@ class _LceWriter:
                 _cuts(lowered, convs),
                 [sign_places(lowered, conv) for conv in convs],
                 is_rotated,
+                reads_rotated,
             ),
         )
 
@@ -135,6 +140,7 @@ class _Executor:
         cuts: list[tuple[slice, slice]],
         places: list[npt.NDArray[np.int64]],
         is_rotated: bool,
+        reads_rotated: bool,
     ) -> None:
         self._content = content
         self._places = places
@@ -142,6 +148,7 @@ class _Executor:
         self._convs = convs
         self._cuts = cuts
         self._is_rotated = is_rotated
+        self._reads_rotated = reads_rotated
 
     def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
         """Run the model; see `Execute`."""
@@ -156,6 +163,7 @@ class _Executor:
         pieces: list[list[_Array]] = [[] for _ in convs]
         for row in inputs:
             image = row.transpose(1, 2, 0) if row.ndim == 3 else row
+            image = image[::-1, ::-1] if self._reads_rotated else image
             output, *packed = interpreter.predict([np.ascontiguousarray(image[None])])
             outputs.append(_channels_first(output))
             for piece, conv, cut, words in zip(pieces, convs, cuts, packed, strict=True):
@@ -182,6 +190,10 @@ class _Executor:
         whole = np.full(shape, np.nan, np.float32)
         whole[:, :, cut[0], cut[1]] = maps
         return whole[:, :, ::-1, ::-1] if self._is_rotated else whole
+
+
+def _input_shape(lowered: ir.Model) -> tuple[int, ...]:
+    return shape_of(lowered.graph.inputs[0])
 
 
 def _cuts(lowered: ir.Model, convs: list[BinaryConv]) -> list[tuple[slice, slice]]:
