@@ -60,12 +60,15 @@ class ConversionProcess:
                     pipe.close()
         self._log.close()
 
-    def convert(self, lowered: Path, directory: Path) -> dict[str, Any]:
+    def convert(
+        self, lowered: Path, directory: Path, *, turns_input: bool = True
+    ) -> dict[str, Any]:
         """Write model.keras and model.tflite for a lowered graph.
 
         Args:
             lowered: the .onnx file, after the target's lowering passes.
             directory: where the two files go; it exists.
+            turns_input: whether a rotated network turns its input itself.
 
         Returns:
             What the child says of it: `versions` (package → version), `is_rotated`.
@@ -73,9 +76,17 @@ class ConversionProcess:
         Raises:
             ConversionError: the child failed; carries its last words.
         """
+        return self._ask(
+            {
+                "lowered": str(lowered.resolve()),
+                "directory": str(directory.resolve()),
+                "turns_input": turns_input,
+            }
+        )
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        request = {"lowered": str(lowered.resolve()), "directory": str(directory.resolve())}
         try:
             self._child.stdin.write(json.dumps(request) + "\n")
             self._child.stdin.flush()
@@ -116,7 +127,7 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            reply = _convert(Path(request["lowered"]), Path(request["directory"]))
+            reply = _convert(**request)
         except Exception as error:  # the caller must hear of it, whatever it is
             import traceback
 
@@ -126,7 +137,7 @@ def _serve() -> None:
         answers.flush()
 
 
-def _convert(lowered: Path, directory: Path) -> dict[str, Any]:
+def _convert(lowered: str, directory: str, turns_input: bool) -> dict[str, Any]:
     from importlib.metadata import version
 
     import larq_compute_engine
@@ -136,10 +147,10 @@ def _convert(lowered: Path, directory: Path) -> dict[str, Any]:
     from bibench_deploy.targets.lce.keras_model import KerasBuilder
 
     tf.keras.backend.clear_session()
-    builder = KerasBuilder(ir.load(lowered))
+    builder = KerasBuilder(ir.load(lowered), turns_input=turns_input)
     model = builder.build()
-    model.save(directory / KERAS_NAME)
-    (directory / TFLITE_NAME).write_bytes(larq_compute_engine.convert_keras_model(model))
+    model.save(Path(directory, KERAS_NAME))
+    Path(directory, TFLITE_NAME).write_bytes(larq_compute_engine.convert_keras_model(model))
     packages = ("tensorflow", "tf-keras", "larq", "larq-compute-engine")
     return {
         "is_rotated": builder.is_rotated,

@@ -30,13 +30,18 @@ class KerasBuilder(KerasGraph):
     """Translates one lowered graph; `build()` gives the Keras model.
 
     Binary layers and windows are translated here, everything else in `float_operators`.
+
+    Args:
+        model: the lowered graph.
+        turns_input: whether a rotated network turns its input itself; else the caller does.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, turns_input: bool = True) -> None:
         import larq
 
         self._larq = larq
         self._graph = model.graph
+        self._turns_input = turns_input
         self._plan = plan_padding(model)
         super().__init__(self._plan.is_rotated)
         self._binary: dict[ir.Node, BinaryConv] = {conv.node: conv for conv in binary_convs(model)}
@@ -49,7 +54,8 @@ class KerasBuilder(KerasGraph):
         shape = shape_of(source)
         size = (*shape[2:], shape[1]) if len(shape) == 4 else shape[1:]
         entry = self.layers.Input(size, name=self.name(source.name))
-        self.tensors[source] = self.turned(entry) if len(shape) == 4 else entry
+        is_turned = len(shape) == 4 and self._turns_input
+        self.tensors[source] = self.turned(entry) if is_turned else entry
         for node in self._graph:
             if node not in self._signs:
                 self._translate(node)

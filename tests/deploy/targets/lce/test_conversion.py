@@ -44,6 +44,7 @@ def test_requests_reach_the_child_with_full_paths(child, tmp_path, monkeypatch) 
             assert reply["asked"] == {
                 "lowered": str(tmp_path / name),
                 "directory": str(tmp_path),
+                "turns_input": True,
             }
 
 
