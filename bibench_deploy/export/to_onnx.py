@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -64,6 +65,7 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
     finally:
         model.train(was_training)
     exported: ir.Model = program.model
+    _name_by_module(exported)
     _strip_metadata(exported)
     # ONNX Runtime before 1.20 reads files up to this version.
     exported.ir_version = min(exported.ir_version, 10)
@@ -76,6 +78,31 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+# Operators that hold a module's weights, and so stand for the module itself.
+_LAYERS = frozenset(["BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"])
+
+
+def _name_by_module(model: Any) -> None:
+    """Name nodes by the module that they come from, `layer1.0.conv1`, as users know them."""
+    taken: set[str] = set()
+    for node in model.graph:
+        try:
+            *modules, leaf = ast.literal_eval(
+                node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+            )
+        except (SyntaxError, ValueError):
+            continue  # another version of torch says it otherwise, or not at all
+        path = str(modules[-1]) if modules else ""
+        if not path:
+            continue
+        name = path if node.op_type in _LAYERS else f"{path}.{leaf}"
+        unique, number = name, 1
+        while unique in taken:
+            unique, number = f"{name}_{number}", number + 1
+        taken.add(unique)
+        node.name = unique
 
 
 def _strip_metadata(model: Any) -> None:

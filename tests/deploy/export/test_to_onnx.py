@@ -10,6 +10,7 @@ from torch import nn
 
 from bibench_deploy.errors import MissingExtraError, SourceError
 from bibench_deploy.export.to_onnx import export_onnx
+from bibench_deploy.graph.load import load_graph
 
 X = torch.zeros(1, 3, 4, 4)
 
@@ -116,3 +117,19 @@ def test_a_missing_package_is_named(package, tmp_path, monkeypatch) -> None:
     with pytest.raises(MissingExtraError) as raised:
         export_onnx(Plain(), X, tmp_path / "m.onnx")
     assert (raised.value.package, raised.value.extra) == (package, "train")
+
+
+def test_layers_are_named_by_their_modules(tmp_path) -> None:
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+            self.shared = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return torch.tanh(self.shared(self.shared(self.stem(x))))
+
+    export_onnx(Twice(), torch.zeros(1, 3, 5, 5), tmp_path / "m.onnx")
+    nodes = load_graph(tmp_path / "m.onnx").graph
+    names = [node.name for node in nodes if node.op_type in ("Conv", "BatchNormalization")]
+    assert names == ["stem.0", "stem.1", "shared", "shared_1"]
