@@ -13,13 +13,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
-from bibench_deploy.errors import LoweringError, MissingExtraError
-from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
+from bibench_deploy.errors import MissingExtraError
+from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
+from bibench_deploy.lowering.fold_shifts import fold_shifts
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
+from bibench_deploy.lowering.split_groups import split_groups
+from bibench_deploy.lowering.strided_dilation import strided_dilation
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
@@ -31,7 +34,7 @@ from bibench_deploy.targets._target import (
 from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
-from bibench_deploy.targets.lce.padding import plan_padding
+from bibench_deploy.targets.lce.padding import fit_padding, plan_padding
 from bibench_deploy.targets.lce.residency import (
     KERNEL,
     ResidentLayer,
@@ -53,15 +56,9 @@ class LceTarget(Target):
     held_scales = HELD_SCALES
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
-        """See `capabilities.refusals`; paddings are judged where everything else is held."""
+        """See `capabilities.refusals`."""
         lowered = self.lower(model, options)
-        reasons = refusals(model, lowered, options)
-        if not reasons:
-            try:
-                plan_padding(lowered)
-            except LoweringError as error:
-                reasons = list(error.reasons)
-        return reasons
+        return refusals(model, lowered, options)
 
     def lower(
         self,
@@ -73,7 +70,11 @@ class LceTarget(Target):
         canonical_binarization(lowered)
         fold_channel_affine(lowered)
         drop_clip_before_sign(lowered)
+        fold_shifts(lowered)
+        split_groups(lowered)
+        strided_dilation(lowered)
         normalize(lowered)
+        fit_padding(lowered)
         NameFixPass()(lowered)
         return lowered
 
@@ -200,10 +201,7 @@ def _cuts(lowered: ir.Model, convs: list[BinaryConv]) -> list[tuple[slice, slice
     """What is left of each binary layer's input before it is binarized."""
     plan = plan_padding(lowered)
     whole = (slice(None), slice(None))
-    return [
-        plan.layers[conv.node].cut(window_of(conv.node)) if conv.node in plan.layers else whole
-        for conv in convs
-    ]
+    return [plan.read_part(conv.node) if conv.node in plan.layers else whole for conv in convs]
 
 
 def _channels_first(output: _Array) -> _Array:
