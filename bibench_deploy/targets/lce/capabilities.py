@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of, window_of
+from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, WriteOptions
 from bibench_deploy.targets.lce.keras_model import SUPPORTED
 
 # Factors that fold into the batch norm behind a binary convolution.
 HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
+
+# A grouped binary convolution becomes one for each group.
+MOST_GROUPS = 32
 
 _SIGN_OPERATORS = frozenset(
     ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Sign", "Where"]
@@ -90,21 +93,11 @@ def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
             f"its signs are multiplied by {conv.factor.name}, which differs from place to place; "
             "multiply the layer's output instead"
         )
-    if facts.group != 1:
-        reasons.append("a grouped binary convolution, which fails in LCE's default kernel")
-    if facts.pad_value != 0 and any(facts.pads):
-        reasons.append(f"pads with {facts.pad_value:g}; pad with 0 inside the convolution")
-    if not _is_stride_or_dilation(facts.strides, facts.dilations):
-        reasons.append(_STRIDED_DILATION)
-    if conv.weight.ndim == 4 and any(facts.pads):
-        reach = [
-            (kernel - 1) * dilation + 1
-            for kernel, dilation in zip(facts.weight_shape[2:], facts.dilations, strict=True)
-        ]
-        if any(size < k for size, k in zip(facts.input_shape[2:], reach, strict=True)):
-            reasons.append(
-                "zero padding of a map smaller than the kernel is wrong in LCE's kernels"
-            )
+    if facts.group > MOST_GROUPS:
+        reasons.append(
+            f"a binary convolution of {facts.group} groups; LCE runs one operator for each, so "
+            f"use at most {MOST_GROUPS}"
+        )
     return reasons
 
 
@@ -131,31 +124,17 @@ def _float_refusals(node: ir.Node) -> list[str]:
 # Operators whose every input but the first must be known when the model is written.
 _CONSTANT_PARAMETERS = frozenset(["BatchNormalization", "Clip", "Conv", "Gemm", "PRelu"])
 
-_STRIDED_DILATION = "strides and dilations together, which TensorFlow has not; use one of them"
-
-
-def _is_stride_or_dilation(strides: tuple[int, int], dilations: tuple[int, int]) -> bool:
-    return strides == (1, 1) or dilations == (1, 1)
-
 
 def _conv_refusal(node: ir.Node) -> str | None:
     weight = constant_of(node.inputs[1])
     if weight is None or weight.ndim != 4:
         return "a convolution needs constant two-dimensional kernels"
-    group = node.attributes.get_int("group", 1)
-    if group != 1 and not (weight.shape[1] == 1 and weight.shape[0] == group):
-        return f"a float convolution of {group} groups; use 1 group or depthwise"
-    window = window_of(node)
-    is_held = _is_stride_or_dilation(window.strides, window.dilations)
-    return None if is_held else _STRIDED_DILATION
+    return None
 
 
 def _pool_refusal(node: ir.Node) -> str | None:
-    window = window_of(node)
-    if len(shape_of(node.outputs[0])) != 4 or window.dilations != (1, 1):
-        return "a pooling needs two dimensions without dilation"
-    if node.op_type == "AveragePool" and any(window.pads):
-        return "an average pooling with padding; pad before it or leave the padding out"
+    if len(shape_of(node.outputs[0])) != 4:
+        return "a pooling needs two dimensions"
     if node.op_type == "MaxPool" and len(node.outputs) > 1 and node.outputs[1].uses():
         return "a max pooling whose indices are read"
     return None

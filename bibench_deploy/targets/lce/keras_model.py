@@ -8,10 +8,12 @@ counts each binary layer as 1-bit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
@@ -69,7 +71,7 @@ class KerasBuilder(KerasGraph):
         if node in self._binary:
             is_conv = node.op_type == "Conv"
             translate = self._binary_conv if is_conv else self._binary_linear
-        elif node.op_type in WINDOWS:
+        elif node.op_type in WINDOWS and node.op_type not in OPERATORS:
             translate = WINDOWS[node.op_type].__get__(self)
         else:
             translate = partial(OPERATORS[node.op_type].translate, self)
@@ -79,14 +81,16 @@ class KerasBuilder(KerasGraph):
 
     def _binary_conv(self, node: ir.Node) -> KerasTensor:
         conv = self._binary[node]
-        tensor = self.tensors[conv.binarization.source]
-        tensor, strides, mode = self._padded(node, tensor)
+        pad = self._plan.layers[node].pad
+        source = conv.binarization.source if pad is None else pad.inputs[0]
+        assert source is not None
+        tensor, strides, mode = self._padded(node, self.tensors[source])
         layer = self._larq.layers.QuantConv2D(
             conv.weight.shape[0],
             conv.weight.shape[2:],
             strides=strides,
             padding=mode,
-            pad_values=0.0,
+            pad_values=0.0 if pad is None else 1.0,
             dilation_rate=conv.facts.dilations,
             **self._quantizers(),
             use_bias=False,
@@ -127,11 +131,14 @@ class KerasBuilder(KerasGraph):
             "name": self.name(node.name),
         }
         kernel = self._kernel(weight)
-        if group == 1:
-            layer = self.layers.Conv2D(weight.shape[0], weight.shape[2:], **options)
-        else:
+        if group > 1 and weight.shape[1] == 1:
+            multiplier = weight.shape[0] // group
+            options["depth_multiplier"] = multiplier
             layer = self.layers.DepthwiseConv2D(weight.shape[2:], **options)
-            kernel = kernel.transpose(0, 1, 3, 2)
+            kernel = kernel.reshape(*kernel.shape[:2], group, multiplier)
+        else:
+            options["groups"] = group
+            layer = self.layers.Conv2D(weight.shape[0], weight.shape[2:], **options)
         return self.apply(layer, tensor, [kernel] if bias is None else [kernel, bias])
 
     def _kernel(self, weight: Array) -> Array:
@@ -140,11 +147,10 @@ class KerasBuilder(KerasGraph):
         return np.ascontiguousarray(turned.transpose(2, 3, 1, 0))
 
     def _padded(
-        self, node: ir.Node, tensor: KerasTensor
+        self, node: ir.Node, tensor: KerasTensor, filler: float = 0.0
     ) -> tuple[KerasTensor, tuple[int, int], str]:
         """Pad and cut before a window; gives the tensor, the strides and the padding left."""
         padding, window = self._plan.layers[node], window_of(node)
-        (top, bottom), (left, right) = padding.amounts
         rows, columns = padding.cut(window)
         if {(rows.start, rows.step), (columns.start, columns.step)} != {(0, 1)}:
             tensor = tensor[:, rows, columns, :]
@@ -152,25 +158,113 @@ class KerasBuilder(KerasGraph):
         is_picked = (rows.step, columns.step) != (1, 1)
         strides = (1, 1) if is_picked else window.strides
         if padding.mode == "explicit":
-            sides = ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
-            tensor = self.layers.ZeroPadding2D(sides)(tensor)
-        return tensor, strides, _keras_mode(padding)
+            tensor = self._with_pad(tensor, padding, filler)
+        return tensor, strides, "same" if padding.mode == "same" else "valid"
+
+    def _with_pad(self, tensor: KerasTensor, padding: LayerPadding, filler: float) -> KerasTensor:
+        (top, bottom), (left, right) = padding.amounts
+        sides = ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
+        if filler == 0:
+            return self.layers.ZeroPadding2D(sides)(tensor)
+        return self.tf.pad(tensor, [(0, 0), *sides, (0, 0)], constant_values=filler)
 
     # Pooling
 
     def _max_pool(self, node: ir.Node) -> KerasTensor:
-        return self._pool(node, self.layers.MaxPooling2D)
-
-    def _average_pool(self, node: ir.Node) -> KerasTensor:
-        return self._pool(node, self.layers.AveragePooling2D)
-
-    def _pool(self, node: ir.Node, layer: Any) -> KerasTensor:
-        tensor, strides, mode = self._padded(node, self.input(node))
+        tensor, strides, mode = self._padded(node, self.input(node), _LOWEST)
+        if window_of(node).dilations != (1, 1):
+            return self._slide(node, tensor, strides, self.tf.maximum)
+        layer = self.layers.MaxPooling2D
         return layer(window_of(node).kernel, strides, mode, name=self.name(node.name))(tensor)
 
+    def _average_pool(self, node: ir.Node) -> KerasTensor:
+        tensor, strides, mode = self._padded(node, self.input(node))
+        window = window_of(node)
+        if window.dilations == (1, 1):
+            layer = self.layers.AveragePooling2D
+            mean = layer(window.kernel, strides, mode, name=self.name(node.name))(tensor)
+        else:
+            mean = self._slide(node, tensor, strides, self.tf.add) * (1 / prod(window.kernel))
+        if self._plan.layers[node].mode != "explicit":
+            return mean  # TensorFlow's own SAME leaves padding out of the count
+        shares = _counted_shares(node)
+        if (shares == 1).all():
+            return mean
+        turned = shares[::-1, ::-1] if self.is_rotated else shares
+        return mean * self.tf.constant(np.ascontiguousarray(turned)[None, :, :, None])
 
-def _keras_mode(padding: LayerPadding) -> str:
-    return "same" if padding.mode == "same" else "valid"
+    def _slide(
+        self,
+        node: ir.Node,
+        tensor: KerasTensor,
+        strides: tuple[int, int],
+        combine: Callable[[KerasTensor, KerasTensor], KerasTensor],
+    ) -> KerasTensor:
+        """A dilated pooling, which TensorFlow Lite has not: rows, then columns, combined."""
+        window = window_of(node)
+        for axis in (0, 1):
+            step, distance = strides[axis], window.dilations[axis]
+            length = (shape_of(node.outputs[0])[2 + axis] - 1) * step + 1
+            taps = []
+            for tap in range(window.kernel[axis]):
+                part = [slice(None)] * 4
+                part[1 + axis] = slice(tap * distance, tap * distance + length, step)
+                taps.append(tensor[tuple(part)])
+            tensor = reduce(combine, taps)
+        return tensor
+
+    # Maps
+
+    def _pad(self, node: ir.Node) -> KerasTensor:
+        amounts, filler = required(node, 1), optional(node, 2)
+        sides = [(int(amounts[axis]), int(amounts[4 + axis])) for axis in (2, 3)]
+        if self.is_rotated:
+            sides = [(far, near) for near, far in sides]
+        value = 0.0 if filler is None else float(filler.item())
+        tensor = self.input(node)
+        return self.tf.pad(tensor, [(0, 0), *sides, (0, 0)], constant_values=value)
+
+    def _slice(self, node: ir.Node) -> KerasTensor:
+        source = node.inputs[0]
+        assert source is not None
+        parts = [slice(None)] * 4
+        starts, ends, axes, steps = (required(node, index).tolist() for index in (1, 2, 3, 4))
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            kept = range(*slice(start, end, step).indices(shape_of(source)[axis]))
+            first, last = kept[0], kept[-1]
+            if self.is_rotated and axis > 1:
+                size = shape_of(source)[axis]
+                first, last = size - 1 - last, size - 1 - first
+            parts[(0, 3, 1, 2)[axis]] = slice(first, last + 1, step)
+        return self.input(node)[tuple(parts)]
+
+
+# What a max pooling is padded with: no number is smaller.
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def _counted_shares(node: ir.Node) -> npt.NDArray[np.float32]:
+    """How much more each mean of a padded average pooling weighs than the mean of its window.
+
+    Returns:
+        The window's size by the number of places that count, [H, W] of the result: those of
+        the map, and with `count_include_pad` those of the padding too.
+    """
+    window, source = window_of(node), node.inputs[0]
+    assert source is not None
+    with_pads = bool(node.attributes.get_int("count_include_pad", 0))
+    shares = []
+    for axis in (0, 1):
+        kernel, size = window.kernel[axis], shape_of(source)[2 + axis]
+        near, far = window.pads[axis], window.pads[axis + 2]
+        starts = np.arange(shape_of(node.outputs[0])[2 + axis]) * window.strides[axis] - near
+        places = starts[:, None] + np.arange(kernel) * window.dilations[axis]
+        first, end = (-near, size + far) if with_pads else (0, size)
+        counts = ((places >= first) & (places < end)).sum(axis=1)
+        shares.append(kernel / np.maximum(counts, 1))
+    height, width = shares
+    product: npt.NDArray[np.float32] = (height[:, None] * width).astype(np.float32)
+    return product
 
 
 # Operators whose window slides over a map: the plan of padding decides what they become.
@@ -178,6 +272,8 @@ WINDOWS: dict[str, Callable[[KerasBuilder, ir.Node], KerasTensor]] = {
     "AveragePool": KerasBuilder._average_pool,
     "Conv": KerasBuilder._conv,
     "MaxPool": KerasBuilder._max_pool,
+    "Pad": KerasBuilder._pad,
+    "Slice": KerasBuilder._slice,
 }
 
 # What the builder knows, by ONNX operator; capabilities.py refuses all others.

@@ -1,0 +1,102 @@
+"""Let a layer read another tensor, and make the nodes that passes put before and behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from bibench_deploy.graph.facts import BinaryConv, shape_of
+from bibench_deploy.graph.initializer import add_initializer
+from bibench_deploy.lowering.sign_places import mark_layout
+
+
+def new_node(
+    operator: str,
+    inputs: Sequence[ir.Value],
+    name: str,
+    shape: Sequence[int],
+    attributes: Mapping[str, int] | None = None,
+) -> ir.Node:
+    """A node with one float output of `shape`, called `name` like the node; not in a graph yet."""
+    node = ir.node(operator, inputs, attributes, name=name)
+    output = node.outputs[0]
+    output.name, output.shape, output.dtype = name, ir.Shape(shape), ir.DataType.FLOAT
+    return node
+
+
+def new_slice(graph: ir.Graph, source: ir.Value, parts: Mapping[int, slice], name: str) -> ir.Node:
+    """A Slice of a tensor of known shape.
+
+    Args:
+        graph: takes the numbers that the node reads.
+        source: the tensor.
+        parts: axis → what to keep of it, steps included; non-negative numbers.
+        name: of the node.
+    """
+    shape = list(shape_of(source))
+    ranges = {axis: range(*part.indices(shape[axis])) for axis, part in parts.items()}
+    for axis, kept in ranges.items():
+        shape[axis] = len(kept)
+    numbers = {
+        "starts": [kept.start for kept in ranges.values()],
+        "ends": [kept.stop for kept in ranges.values()],
+        "axes": list(ranges),
+        "steps": [kept.step for kept in ranges.values()],
+    }
+    inputs = [
+        add_initializer(graph, f"{name}_{key}", np.array(values, np.int64))
+        for key, values in numbers.items()
+    ]
+    return new_node("Slice", [source, *inputs], name, shape)
+
+
+def new_pad(
+    graph: ir.Graph, source: ir.Value, pads: Sequence[int], filler: float, name: str
+) -> ir.Node:
+    """A Pad of a map [N, C, H, W] by (top, left, bottom, right) with one number."""
+    batch, channels, height, width = shape_of(source)
+    top, left, bottom, right = pads
+    amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    inputs = [
+        source,
+        add_initializer(graph, f"{name}_amounts", amounts),
+        add_initializer(graph, f"{name}_value", np.full((), filler, np.float32)),
+    ]
+    shape = (batch, channels, height + top + bottom, width + left + right)
+    return new_node("Pad", inputs, name, shape)
+
+
+def feed(graph: ir.Graph, layer: ir.Node, conv: BinaryConv | None, added: list[ir.Node]) -> None:
+    """Put nodes in front of a layer, which then reads the last of them.
+
+    A binary layer gets a sign of its own behind them, since others may read its old one;
+    whoever calls this removes what is left without a reader.
+
+    Args:
+        graph: the layer's graph.
+        layer: a Conv, Gemm or MatMul.
+        conv: what is known of it where it is binary, else None.
+        added: nodes in order; the first reads what the layer read, before its sign.
+    """
+    value = added[-1].outputs[0]
+    if conv is not None:
+        for node in added:
+            mark_layout(node)
+        added = [*added, *new_sign(graph, value)]
+        value = added[-1].outputs[0]
+    graph.insert_before(layer, added)
+    layer.replace_input_with(0, value)
+
+
+def new_sign(graph: ir.Graph, value: ir.Value) -> list[ir.Node]:
+    """The canonical sign of a tensor, −1 below 0 and else +1: Less and Where."""
+    zero, low, high = (
+        add_initializer(graph, f"sign_{name}", np.full((), number, np.float32))
+        for name, number in (("threshold", 0.0), ("low", -1.0), ("high", 1.0))
+    )
+    compare = new_node("Less", [value, zero], f"{value.name}_is_negative", shape_of(value))
+    compare.outputs[0].dtype = ir.DataType.BOOL
+    choice = [compare.outputs[0], low, high]
+    return [compare, new_node("Where", choice, f"{value.name}_sign", shape_of(value))]
