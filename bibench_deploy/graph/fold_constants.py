@@ -43,7 +43,7 @@ def fold_constants(model: ir.Model) -> bool:
         for value in node.outputs
         if value.is_graph_output() or any(use.node not in inside for use in value.uses())
     ]
-    arrays = evaluate(model, foldable, [], results, [])
+    arrays = evaluate(model, foldable, [], results, []) if results else []
     for value, array in zip(results, arrays, strict=True):
         constant = add_initializer(graph, f"{value.name}_folded", array)
         value.replace_all_uses_with(constant, replace_graph_outputs=True)

@@ -77,11 +77,28 @@ def test_the_shortest_slice_is_the_binarization(find) -> None:
     assert (found.low, found.high, found.is_sign) == (-2, 2, True)
 
 
+# None of them is a step of two values nearer to the end than x.
+FROM_THE_FAR_END = {
+    "sign of a shifted sign": ("s = Sign(x)  h = Add(s, hundredth)  y = Sign(h)", 1.0),
+    "shifted down": ("s = Sign(x)  h = Sub(s, hundredth)  y = Sign(h)", -1.0),
+    "sign, equal, where": ("s = Sign(x)  e = Equal(s, zero)  y = Where(e, one, s)", 1.0),
+    "clip of a steep sum": (
+        "s = Sign(x)  h = Add(s, half)  m = Mul(h, five)  y = Clip(m, minus, one)", 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FROM_THE_FAR_END)
+def test_a_third_value_is_taken_only_where_going_further_gives_none(form, find) -> None:
+    nodes, at_zero = FROM_THE_FAR_END[form]
+    found = find(nodes)
+    assert found is not None
+    assert (found.source.name, found.is_sign, found.at_threshold) == ("x", True, at_zero)
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
         "h = Tanh(x)  y = Sign(h)",
-        "s = Sign(x)  h = Add(s, hundredth)  y = Sign(h)",
         "c = Clip(x, minus, one)  d = Div(c, half)  h = Clip(d, minus, one)  y = Sign(h)",
     ],
 )
@@ -144,7 +161,6 @@ def test_two_functions_of_one_tensor_are_followed_to_that_tensor(make_graph) -> 
         minus=-1.0,
         one=1.0,
     )
-    # Sign after ReLU never gives −1: on reals it is a sign of h with zeros, and no step of x.
     found = find_binarization(model, model.graph.outputs[0])
     assert found is not None
     assert found.source.name == "h"
@@ -188,15 +204,146 @@ def test_zero_and_one_are_two_values_but_no_sign(find) -> None:
     assert (found.low, found.high, found.is_sign) == (0, 1, False)
 
 
+ROUNDING = ("a = Add(x, one)  h = Mul(a, half)  c = Clip(h, zero, one)  r = Round(c)"
+            "  t = Mul(r, two)  y = Sub(t, one)")  # fmt: skip
+
+
 def test_rounding_has_its_step_above_a_half(find) -> None:
-    found = find("a = Add(x, one)  h = Mul(a, half)  c = Clip(h, zero, one)  r = Round(c)"
-                 "  t = Mul(r, two)  y = Sub(t, one)")  # fmt: skip
+    found = find(ROUNDING)
     assert found is not None
-    assert (found.source.name, found.threshold) == (
-        "h",
-        np.nextafter(np.float32(0.5), np.float32(1)),
-    )
+    # The clip leaves 0 to 1, in which rounding has one step.
+    above_half = np.nextafter(np.float32(0.5), np.float32(1))
+    assert (found.source.name, found.threshold) == ("c", above_half)
     assert not found.is_sign
+
+
+WIDEST = {
+    # Half of 1 + 2^-24 rounds to a half, and that to even, which is 0.
+    "rounding": (ROUNDING, "x", float(np.nextafter(np.float32(2**-24), np.float32(1)))),
+    "temperature": (
+        "c = Clip(x, minus, one)  d = Div(c, hundredth)  e = Clip(d, minus, one)  y = Sign(e)",
+        "x", 0.0),
+    "tanh": ("h = Tanh(x)  y = Sign(h)", "x", 0.0),
+    "comparison of a shifted number": (
+        "h = Sub(x, half)  g = GreaterOrEqual(h, zero)  y = Where(g, one, minus)", "x", 0.5),
+    "a shift per channel": ("h = Add(x, shift)  d = Div(h, two)  y = Sign(d)", "h", 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", WIDEST)
+def test_the_widest_slice_takes_in_what_stands_before_the_step(form, make_graph) -> None:
+    nodes, source, threshold = WIDEST[form]
+    model = make_graph(
+        f"g (float[1,4,3,3] x) => (float[1,4,3,3] y) {{ {nodes} }}",
+        **CONSTANTS,
+        shift=np.arange(4.0).reshape(1, 4, 1, 1),
+    )
+    found = find_binarization(model, model.graph.outputs[0], is_widest=True)
+    assert found is not None
+    assert (found.source.name, found.threshold) == (source, pytest.approx(threshold, rel=1e-9))
+    assert (found.low, found.high) == (-1, 1)
+
+
+RANGES = {
+    "sign of what is never negative": ("h = Relu(x)  y = Sign(h)", (0, 1, 0, 0)),
+    "sign of what is never positive": ("h = Clip(x, minus, zero)  y = Sign(h)", (-1, 0, 0, 0)),
+    "through a pooling": (
+        "r = Relu(x)  h = MaxPool<kernel_shape=[1,1]>(r)  y = Sign(h)", (0, 1, 0, 0)),
+    "sign of a sigmoid above a half": (
+        "h = Sigmoid(x)  g = Greater(h, half)  y = Where(g, one, minus)",
+        (-1, 1, np.nextafter(np.float32(0.5), np.float32(1)), 1)),
+    "two steps, one out of reach": (
+        "h = Relu(x)  m = Neg(one)  s = Sign(h)  t = Add(h, half)  u = Sign(t)  y = Add(s, u)",
+        (1, 2, 0, 1)),
+    "straight-through arithmetic behind a ReLU": (
+        "h = Relu(x)  s = Sign(h)  c = Clip(h, minus, one)  d = Sub(s, c)  y = Add(d, c)",
+        (0, 1, 0, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", RANGES)
+def test_only_numbers_that_can_be_there_count(form, find) -> None:
+    nodes, expected = RANGES[form]
+    found = find(nodes)
+    assert found is not None
+    assert found.source.name == "h"
+    assert (found.low, found.high, found.threshold, found.at_threshold) == expected
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "h = Relu(x)  g = GreaterOrEqual(h, zero)  y = Where(g, one, minus)",
+        "h = Sigmoid(x)  g = GreaterOrEqual(h, zero)  y = Where(g, one, minus)",
+        "h = Sigmoid(x)  g = Greater(h, two)  y = Where(g, one, minus)",
+        "h = Clip(x, zero, one)  t = Add(h, half)  y = Sign(t)",
+    ],
+)
+def test_what_is_always_true_is_no_binarization(nodes, find) -> None:
+    assert find(nodes) is None
+
+
+# a · sign(x) with straight-through arithmetic, which rounds.
+@pytest.mark.parametrize("scale", [0.05, 0.3, 0.7071, 3.3])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "s = Sign(x)  m = Mul(s, a)  c = Clip(x, minus, one)  d = Sub(m, c)  y = Add(d, c)",
+        "s = Sign(x)  m = Mul(s, a)  c = Clip(x, minus, one)  d = Sub(m, c)  y = Add(c, d)",
+        "s = Sign(x)  m = Mul(s, a)  c = Tanh(x)  d = Sub(m, c)  y = Add(c, d)",
+        "g = GreaterOrEqual(x, zero)  s = Where(g, a, b)  d = Sub(s, x)  y = Add(d, x)",
+    ],
+)
+def test_levels_that_differ_by_rounding_are_one_level(nodes, scale, find) -> None:
+    found = find(nodes, a=scale, b=-scale)
+    assert found is not None
+    assert (found.low, found.high, found.threshold) == (
+        pytest.approx(-scale, rel=1e-5),
+        pytest.approx(scale, rel=1e-5),
+        0,
+    )
+    assert found.at_threshold in (0, found.high)
+
+
+def test_levels_farther_apart_than_rounding_are_two(find) -> None:
+    nodes = "s = Sign(x)  c = Clip(x, minus, one)  m = Mul(c, small)  y = Add(s, m)"
+    assert find(nodes, small=1e-5) is None
+    assert find(nodes, small=0.01) is None
+
+
+def test_a_slice_known_from_another_layer_is_not_run_again(find, monkeypatch) -> None:
+    from bibench_deploy.graph import binarization
+
+    nodes = "g = GreaterOrEqual(x, t)  y = Where(g, one, minus)"
+    first = find(nodes, t=0.71875)
+    monkeypatch.setattr(binarization, "evaluate", None)
+    again, other = find(nodes.replace("g ", "other ").replace("(g,", "(other,"), t=0.71875), 0.5
+    assert first is not None
+    assert again is not None
+    assert (again.threshold, again.low) == (first.threshold, first.low) == (0.71875, -1)
+    with pytest.raises(TypeError):
+        find(nodes, t=other + 0.2)
+
+
+def test_a_constant_of_one_number_many_times_is_that_number(find) -> None:
+    found = find(
+        "h = Sub(x, t)  g = GreaterOrEqual(h, z)  y = Where(g, one, minus)",
+        z=np.zeros((1, 4, 1, 1)),
+        t=np.arange(4.0).reshape(1, 4, 1, 1),
+    )
+    assert found is not None
+    assert (found.source.name, found.is_sign) == ("h", True)
+
+
+def test_a_slice_that_enlarges_its_source_is_no_binarization(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4,1,1] x) => (float[1,4,3,3] y) {
+            g = GreaterOrEqual(x, zeros)  y = Where(g, one, minus) }""",
+        zeros=np.zeros((1, 4, 3, 3)),
+        one=1.0,
+        minus=-1.0,
+    )
+    assert find_binarization(model, model.graph.outputs[0]) is None
 
 
 @settings(max_examples=25, deadline=None)
@@ -249,7 +396,7 @@ def test_a_third_value_on_the_threshold_is_told(make_graph, threshold) -> None:
 
 signs_of = hnp.arrays(
     np.float32,
-    hnp.array_shapes(min_dims=2, max_dims=4, max_side=5),
+    hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=5),
     elements=st.sampled_from([-1.0, 1.0]),
 )
 magnitudes = st.floats(2.0**-100, 2.0**100, width=32)
@@ -269,13 +416,59 @@ def test_signs_times_one_magnitude_per_channel_come_apart_again(signs, data, axi
     np.testing.assert_array_equal(parts[1], scale)
 
 
-@given(signs=signs_of, data=st.data(), other=st.sampled_from([0.0, 2.0, np.nan, np.inf]))
+@given(signs=signs_of, data=st.data(), other=st.sampled_from([2.0, np.nan, np.inf]))
 def test_one_other_element_makes_a_weight_float(signs, data, other) -> None:
-    if signs[0].size == 1 and other == 2:
-        other = 0.0  # a channel of one element has one magnitude, whatever it is
     weight = signs.copy()
     weight[tuple(data.draw(st.integers(0, side - 1)) for side in signs.shape)] = other
     assert binary_weight(weight) is None
+
+
+@given(signs=signs_of, data=st.data(), scale=magnitudes)
+def test_zeros_stay_zeros_beside_one_magnitude(signs, data, scale) -> None:
+    expected = signs.copy()
+    expected[tuple(data.draw(st.integers(0, side - 1)) for side in signs.shape)] = 0
+    parts = binary_weight(expected * np.float32(scale))
+    assert parts is not None
+    np.testing.assert_array_equal(parts[0], expected)
+    np.testing.assert_array_equal(parts[1], np.full(len(signs), np.float32(scale)))
+
+
+def test_a_channel_of_zeros_has_magnitude_0_and_signs() -> None:
+    weight = np.array([[0.5, -0.5, 0.5], [0, 0, 0], [0, 2.0, -2.0]], np.float32)
+    signs, scale = binary_weight(weight) or pytest.fail("it is binary")
+    assert signs.tolist() == [[1, -1, 1], [1, 1, 1], [0, 1, -1]]
+    assert scale.tolist() == [0.5, 0, 2]
+    np.testing.assert_array_equal(signs * scale[:, None], weight)
+
+
+def test_zeros_beside_straight_through_arithmetic_stay_zeros() -> None:
+    latent = np.random.default_rng(5).uniform(-1, 1, (4, 9)).astype(np.float32)
+    latent[1, 3] = latent[2, 0] = 0
+    weight = np.float32(0.05) * np.sign(latent) - latent + latent
+    assert len(np.unique(np.abs(weight))) > 2  # rounding left more than 0 and one magnitude
+    signs, scale = binary_weight(weight) or pytest.fail("it is binary")
+    np.testing.assert_array_equal(signs, np.sign(latent))
+    np.testing.assert_allclose(scale, 0.05, rtol=1e-5)
+
+
+NOT_BINARY = {
+    "nothing but zeros": np.zeros((4, 9)),
+    "mostly zeros": np.eye(4, 9),
+    "one number per channel: a scale": np.array([[0.5], [-2.0], [1.0]]),
+    "one number per channel among zeros": np.diag([1.0, 2.0]),
+    "empty": np.zeros((0, 4)),
+}
+
+
+@pytest.mark.parametrize("case", NOT_BINARY)
+def test_one_magnitude_per_channel_by_chance_is_not_binary(case) -> None:
+    assert binary_weight(NOT_BINARY[case].astype(np.float32)) is None
+
+
+def test_one_number_per_channel_is_binary_where_all_channels_agree() -> None:
+    weight = np.array([[[[0.25]]], [[[-0.25]]], [[[0.25]]]], np.float32)
+    signs, scale = binary_weight(weight) or pytest.fail("it is binary")
+    assert (signs.ravel().tolist(), scale.tolist()) == ([1, -1, 1], [0.25] * 3)
 
 
 @given(
