@@ -6,7 +6,8 @@ norm included, form one BatchNormalization that reads the layer directly. Engine
 exactly that into their binary convolution.
 
 With y = m·c + b before a batch norm (γ, β, μ, σ² + ε): γ' = γ·m, μ' = 0 and
-β' = β + γ·(b − μ)/√(σ² + ε), in double precision, rounded once. Variance and ε stay.
+β' = β + γ·(b − μ)/√(σ² + ε), in double precision, rounded once. Variance and ε stay, of
+several batch norms in a row the last one's; what follows multiplies γ' and β'.
 """
 
 from __future__ import annotations
@@ -39,20 +40,19 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
     folded: list[ir.Node] = []
     value = output
     while (reader := only_reader(value)) is not None:
-        if reader.op_type == "BatchNormalization":
-            gamma, beta, mean, variance = (
-                np.asarray(constant_of(item), dtype=np.float64) for item in reader.inputs[1:]
-            )
-            epsilon = reader.attributes.get_float("epsilon", 1e-5)
-            offset = beta + gamma * (offset - mean) / np.sqrt(variance + epsilon)
-            multiplier = gamma * multiplier
-            folded.append(reader)
-            value = reader.outputs[0]
-            break
-        step = _channel_step(reader, value, channels)
+        step = channel_step(reader, value, channels)
         if step is None:
             break
-        multiplier, offset = step[0] * multiplier, step[0] * offset + step[1]
+        if reader.op_type == "BatchNormalization":
+            # Its own deviation stays beside its γ: a quotient of both may be out of range.
+            own = np.asarray(constant_of(reader.inputs[4]), dtype=np.float64)
+            own_epsilon = reader.attributes.get_float("epsilon", 1e-5)
+            deviation = np.sqrt(variance + epsilon)
+            multiplier = multiplier / deviation * np.asarray(constant_of(reader.inputs[1]))
+            variance, epsilon = own, own_epsilon
+            offset = step[0] * offset + step[1]
+        else:
+            multiplier, offset = step[0] * multiplier, step[0] * offset + step[1]
         folded.append(reader)
         value = reader.outputs[0]
     if not folded and not offset.any():
@@ -79,8 +79,25 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
     graph.insert_after(node, normalization)
 
 
-def _channel_step(node: ir.Node, value: ir.Value, channels: int) -> tuple[_Vector, _Vector] | None:
-    """(multiplier, offset) of a Mul, Div, Add or Sub by one number per channel, else None."""
+def channel_step(node: ir.Node, value: ir.Value, channels: int) -> tuple[_Vector, _Vector] | None:
+    """Read a node as a multiplication and an addition of one number per channel.
+
+    Args:
+        node: a reader of `value`.
+        value: [N, O, …].
+        channels: O.
+
+    Returns:
+        (multiplier [O], offset [O]) of a batch norm, or of a Mul, Div, Add or Sub of
+        constants; None where it is anything else.
+    """
+    if node.op_type == "BatchNormalization" and node.domain == "":
+        arrays = [constant_of(item) for item in node.inputs[1:]]
+        if any(array is None for array in arrays) or len(node.outputs) != 1:
+            return None
+        gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
+        multiplier = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        return multiplier, beta - multiplier * mean
     if node.op_type not in ("Mul", "Div", "Add", "Sub") or node.domain != "":
         return None
     is_left = node.inputs[0] is value

@@ -168,7 +168,7 @@ class _Folder:
             return self._forth(output, shift)
         if node.inputs[0] is not value:
             return None
-        if node.op_type == "BatchNormalization":
+        if node.op_type == "BatchNormalization" and _has_constant(node):
             factor, _ = _batch_norm(node)
             return {node: -factor * shift}
         if node.op_type in ("Conv", "Gemm", "MatMul") and _is_linear_without_padding(node):
@@ -252,7 +252,8 @@ def _shift_of(node: ir.Node) -> tuple[ir.Value, _Vector] | None:
 def _has_constant(node: ir.Node) -> bool:
     """Whether a constant of the node's own is added to its output, or can be."""
     if node.op_type == "BatchNormalization":
-        return len(node.outputs) == 1
+        is_known = all(constant_of(item) is not None for item in node.inputs[1:])
+        return is_known and len(node.outputs) == 1
     if node.op_type in ("Conv", "Gemm"):
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         is_plain = node.attributes.get_float("beta", 1.0) == 1

@@ -127,7 +127,6 @@ def test_the_formula_is_in_double_precision_rounded_once(make_graph) -> None:
 
 KEPT = {
     "a branch": "d = Mul(c, alpha)  y = Add(c, d)",
-    "what follows batch norm": BATCH_NORM.format("c") + "  y = Mul(n, alpha)",
     "a constant over c": "y = Div(one, c)",
     "a factor per row": "y = Mul(c, rows)",
     "a factor per column that has as many numbers as channels": "y = Mul(c, columns)",
@@ -155,6 +154,29 @@ def test_what_is_no_constant_per_channel_stays_and_is_computed_as_before(
     assert last in [node.op_type for node in after.graph]
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(run_graph(after, x), run_graph(before, x), rtol=1e-5, atol=1e-5)
+
+
+BEHIND = {
+    "a factor": "y = Mul(n, alpha)",
+    "a shift": "y = Add(n, alpha)",
+    "another batch norm": "y = BatchNormalization<epsilon=0.5>(n, beta, gamma, var, var)",
+    "all of them": "p = Mul(n, alpha)  q = BatchNormalization(p, beta, mu, gamma, var)"
+    "  y = Sub(alpha, q)",
+}
+
+
+@pytest.mark.parametrize("form", BEHIND)
+def test_what_follows_the_batch_norm_is_folded_too(form, make_graph, run_graph) -> None:
+    before = make_graph(
+        f"g (float[1,2,5,4] x) => (y) {{ s = Sign(x)  c = Conv(s, w)"
+        f"  {BATCH_NORM.format('c')}  {BEHIND[form]} }}",
+        w=SIGNS,
+        alpha=np.array([1.0, -2, 3]).reshape(3, 1, 1),
+        **NORM,
+    )
+    after = fold(before)
+    assert operators_behind(after) == ["BatchNormalization"]
+    np.testing.assert_allclose(run_graph(after, X), run_graph(before, X), rtol=1e-5, atol=1e-4)
 
 
 def test_a_layer_whose_output_is_the_graphs_is_folded_up_to_there(make_graph, run_graph) -> None:
