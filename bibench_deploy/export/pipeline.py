@@ -196,7 +196,7 @@ class _Export:
         subject = "the FP32 twin" if is_twin else "the model"
         self._progress(f"converting {subject} for {self._target.title}")
         lowered = self._target.lower(graph, self._options)
-        written = self._writer.write(lowered, directory, self._options)
+        written = self._writer.write(lowered, directory, self._options, graph)
         parity = None
         if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")

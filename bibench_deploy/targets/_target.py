@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ class WrittenModel:
         input: shape, layout and dtype of the model's own input, as the manifest lists them.
         versions: package → version of what took part.
         execute: runs the written model.
+        store_smaller: rewrites the model file with the storage that options ask for, and
+            gives the model as it is then.
     """
 
     files: dict[str, Path]
@@ -86,28 +89,31 @@ class WrittenModel:
     input: dict[str, Any]
     versions: dict[str, str]
     execute: Execute
+    store_smaller: Callable[[WriteOptions], WrittenModel]
 
 
 class Writer(Protocol):
     """Writes lowered graphs; it may hold a process that is worth keeping for several."""
 
     def write(
-        self, lowered: ir.Model, directory: Path, options: WriteOptions = DEFAULT_OPTIONS
+        self,
+        lowered: ir.Model,
+        directory: Path,
+        options: WriteOptions = DEFAULT_OPTIONS,
+        source: ir.Model | None = None,
     ) -> WrittenModel:
         """Write the target's files for a lowered graph into `directory`, which exists.
 
         The model file is exact, whatever `options` says of storage.
 
+        Args:
+            lowered: the graph.
+            directory: where the files go.
+            options: what the user chose.
+            source: the graph before lowering, whose layers are listed; `lowered` unless given.
+
         Raises:
             ConversionError: the engine's converter failed, or a binary layer became float.
-        """
-        ...
-
-    def store_smaller(self, written: WrittenModel, options: WriteOptions) -> WrittenModel:
-        """Replace an exact model file by one that stores float weights as `options` says.
-
-        Raises:
-            ConversionError: the file cannot be rewritten, or a binary layer changed.
         """
         ...
 

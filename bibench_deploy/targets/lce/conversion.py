@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,16 +78,29 @@ class ConversionProcess:
             ConversionError: the child failed; carries its last words.
         """
         return self._ask(
-            {
-                "lowered": str(lowered.resolve()),
-                "directory": str(directory.resolve()),
-                "turns_input": turns_input,
-            }
+            "convert",
+            lowered=str(lowered.resolve()),
+            directory=str(directory.resolve()),
+            turns_input=turns_input,
         )
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def store_smaller(self, tflite: Path, fully_connected: str, float_storage: str) -> None:
+        """Rewrite a .tflite file with fewer bits for float weights; see `storage`.
+
+        Raises:
+            ConversionError: the child failed; the file is as it was.
+        """
+        self._ask(
+            "store",
+            tflite=str(tflite.resolve()),
+            fully_connected=fully_connected,
+            float_storage=float_storage,
+        )
+
+    def _ask(self, action: str, **arguments: Any) -> dict[str, Any]:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
+        request = {"action": action, **arguments}
         try:
             self._child.stdin.write(json.dumps(request) + "\n")
             self._child.stdin.flush()
@@ -124,10 +138,11 @@ def _serve() -> None:
     os.dup2(2, 1)
     import larq_compute_engine  # noqa: F401 - imported now, while the caller is still busy
 
+    actions: dict[str, Callable[..., dict[str, Any]]] = {"convert": _convert, "store": _store}
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            reply = _convert(**request)
+            reply = actions[request.pop("action")](**request)
         except Exception as error:  # the caller must hear of it, whatever it is
             import traceback
 
@@ -156,6 +171,17 @@ def _convert(lowered: str, directory: str, turns_input: bool) -> dict[str, Any]:
         "is_rotated": builder.is_rotated,
         "versions": {package: version(package) for package in packages},
     }
+
+
+def _store(tflite: str, fully_connected: str, float_storage: str) -> dict[str, Any]:
+    from bibench_deploy.targets.lce.storage import store_smaller
+
+    path = Path(tflite)
+    smaller = store_smaller(path.read_bytes(), fully_connected, float_storage)
+    scratch = path.with_suffix(".smaller")
+    scratch.write_bytes(smaller)
+    scratch.replace(path)
+    return {}
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from bibench_deploy.errors import ArtifactError
 # Codes of builtin operators, as far as models from this target hold them.
 _OPERATOR_NAMES = {
     0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D",
-    9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU",
-    20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 25: "SOFTMAX", 34: "PAD", 40: "MEAN",
-    41: "SUB", 42: "DIV", 45: "STRIDED_SLICE", 54: "PRELU", 55: "MAXIMUM", 57: "MINIMUM",
-    60: "PADV2", 101: "ABS", 105: "REVERSE_V2", 158: "SIGN",
+    6: "DEQUANTIZE", 9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL",
+    19: "RELU", 20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 25: "SOFTMAX", 34: "PAD",
+    40: "MEAN", 41: "SUB", 42: "DIV", 45: "STRIDED_SLICE", 54: "PRELU", 55: "MAXIMUM",
+    57: "MINIMUM", 60: "PADV2", 101: "ABS", 105: "REVERSE_V2", 158: "SIGN",
 }  # fmt: skip
 _CUSTOM = 32
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 6: "bool", 9: "int8"}
@@ -56,6 +56,18 @@ class TfliteModel:
     operators: tuple[TfliteOperator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    def constant(self, tensor: int) -> TfliteTensor | None:
+        """A tensor that is constant or a constant's DEQUANTIZE, as stored; else None."""
+        if tensor < 0:
+            return None
+        if self.tensors[tensor].data:
+            return self.tensors[tensor]
+        node = self.producer(tensor)
+        if node is None or node.name != "DEQUANTIZE":
+            return None
+        stored = self.tensors[node.inputs[0]]
+        return stored if stored.data else None
 
     def producer(self, tensor: int) -> TfliteOperator | None:
         """The operator that computes a tensor, or None for inputs and constants."""

@@ -19,7 +19,7 @@ from bibench_deploy.targets.lce.flatbuffer import TfliteModel, TfliteOperator
 KERNEL = "LceBconv2d"
 # Operators that only a failed conversion leaves behind.
 _FALLBACKS = ("LceDequantize", "SIGN")
-_WORD_BITS = 32
+WORD_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,16 @@ class ResidentLayer:
 
     Attributes:
         name: of the layer in the .onnx file.
-        packed_input: index of the bit-packed tensor that the operator reads.
+        operator: in the converted file.
     """
 
     name: str
-    packed_input: int
+    operator: TfliteOperator
+
+    @property
+    def packed_input(self) -> int:
+        """Index of the bit-packed tensor that the operator reads."""
+        return self.operator.inputs[0]
 
 
 def prove_residency(
@@ -62,7 +67,7 @@ def prove_residency(
             weight = to_nhwc(weight, map_shape, is_rotated)
         matches = by_filter.get(pack_filter(weight, is_rotated), [])
         if matches:
-            resident.append(ResidentLayer(conv.facts.name, matches.pop(0).inputs[0]))
+            resident.append(ResidentLayer(conv.facts.name, matches.pop(0)))
         else:
             lost.append(conv.facts.name)
     leftovers = sorted({node.name for node in converted.operators} & set(_FALLBACKS))
@@ -119,7 +124,7 @@ def pack_filter(weight: npt.NDArray[np.float32], is_rotated: bool) -> bytes:
     if is_rotated:
         maps = maps[:, :, ::-1, ::-1]
     bits = maps.transpose(0, 2, 3, 1) < 0
-    spare = -bits.shape[-1] % _WORD_BITS
+    spare = -bits.shape[-1] % WORD_BITS
     padded = np.pad(bits, [(0, 0)] * 3 + [(0, spare)])
     return np.packbits(padded, axis=-1, bitorder="little").tobytes()
 

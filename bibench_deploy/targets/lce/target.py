@@ -23,6 +23,7 @@ from bibench_deploy.lowering.fold_shifts import fold_shifts
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
 from bibench_deploy.lowering.strided_dilation import strided_dilation
+from bibench_deploy.lowering.unfused_scales import unfused_scales
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
@@ -34,9 +35,9 @@ from bibench_deploy.targets._target import (
 from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
+from bibench_deploy.targets.lce.layers import account_layers
 from bibench_deploy.targets.lce.padding import fit_padding, plan_padding
 from bibench_deploy.targets.lce.residency import (
-    KERNEL,
     ResidentLayer,
     flattened_map,
     from_nhwc,
@@ -68,6 +69,7 @@ class LceTarget(Target):
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
         lowered = model.clone()
         canonical_binarization(lowered)
+        unfused_scales(lowered)
         fold_channel_affine(lowered)
         drop_clip_before_sign(lowered)
         fold_shifts(lowered)
@@ -90,7 +92,11 @@ class _LceWriter:
         self._process = process
 
     def write(
-        self, lowered: ir.Model, directory: Path, options: WriteOptions = DEFAULT_OPTIONS
+        self,
+        lowered: ir.Model,
+        directory: Path,
+        options: WriteOptions = DEFAULT_OPTIONS,
+        source: ir.Model | None = None,
     ) -> WrittenModel:
         """Write model.keras and model.tflite, and prove that binary layers are binary there."""
         path = directory / "lowered.onnx"
@@ -98,21 +104,38 @@ class _LceWriter:
         turns_input = options.input == "plain"
         reply = self._process.convert(path, directory, turns_input=turns_input)
         path.unlink()
+        return self._written(lowered, source or lowered, directory, options, reply)
+
+    def _written(
+        self,
+        lowered: ir.Model,
+        source: ir.Model,
+        directory: Path,
+        options: WriteOptions,
+        reply: dict[str, Any],
+    ) -> WrittenModel:
+        """What is in the file now, with the proof of residency."""
         tflite = directory / TFLITE_NAME
         converted = read_tflite(tflite)
+        entry = converted.tensors[converted.inputs[0]]
+        is_map = len(entry.shape) == 4
         is_rotated = bool(reply["is_rotated"])
-        reads_rotated = is_rotated and not turns_input and len(_input_shape(lowered)) == 4
+        reads_rotated = is_rotated and is_map and options.input == "rotated"
         convs = binary_convs(lowered)
         resident = prove_residency(convs, converted, is_rotated)
-        source = converted.tensors[converted.inputs[0]]
+
+        def store_smaller(chosen: WriteOptions) -> WrittenModel:
+            self._process.store_smaller(tflite, chosen.fully_connected, chosen.float_storage)
+            return self._written(lowered, source, directory, chosen, reply)
+
         return WrittenModel(
             files={"model": tflite, "keras": directory / KERAS_NAME},
-            layers=_layers(lowered, convs),
+            layers=account_layers(source, lowered, resident, converted),
             input={
                 "name": lowered.graph.inputs[0].name,
-                "shape": list(source.shape),
-                "layout": "NHWC" if len(source.shape) == 4 else "NC",
-                "dtype": source.dtype,
+                "shape": list(entry.shape),
+                "layout": "NHWC" if is_map else "NC",
+                "dtype": entry.dtype,
                 "rotated": reads_rotated,
             },
             versions=reply["versions"],
@@ -126,6 +149,7 @@ class _LceWriter:
                 is_rotated,
                 reads_rotated,
             ),
+            store_smaller=store_smaller,
         )
 
 
@@ -193,10 +217,6 @@ class _Executor:
         return whole[:, :, ::-1, ::-1] if self._is_rotated else whole
 
 
-def _input_shape(lowered: ir.Model) -> tuple[int, ...]:
-    return shape_of(lowered.graph.inputs[0])
-
-
 def _cuts(lowered: ir.Model, convs: list[BinaryConv]) -> list[tuple[slice, slice]]:
     """What is left of each binary layer's input before it is binarized."""
     plan = plan_padding(lowered)
@@ -206,26 +226,3 @@ def _cuts(lowered: ir.Model, convs: list[BinaryConv]) -> list[tuple[slice, slice
 
 def _channels_first(output: _Array) -> _Array:
     return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
-
-
-def _layers(lowered: ir.Model, convs: list[BinaryConv]) -> list[dict[str, Any]]:
-    """Each layer that has weights: what it was meant to be, and what runs it."""
-    binary = {conv.node for conv in convs}
-    layers = []
-    for node in lowered.graph:
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.inputs[1] is None:
-            continue
-        is_binary = node in binary
-        kind = "conv" if node.op_type == "Conv" else "linear"
-        bits = 1 if is_binary else 32
-        layers.append(
-            {
-                "name": node.name,
-                "kind": f"{'binary' if is_binary else 'float'}_{kind}",
-                "weight_shape": list(shape_of(node.inputs[1])),
-                "intended_bits": bits,
-                "actual_bits": bits,
-                "kernel": KERNEL if is_binary else None,
-            }
-        )
-    return layers

@@ -42,6 +42,7 @@ def test_requests_reach_the_child_with_full_paths(child, tmp_path, monkeypatch) 
         for name in ("one.onnx", "two ü\n.onnx"):
             reply = process.convert(tmp_path / name, tmp_path)
             assert reply["asked"] == {
+                "action": "convert",
                 "lowered": str(tmp_path / name),
                 "directory": str(tmp_path),
                 "turns_input": True,
