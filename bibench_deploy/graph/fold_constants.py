@@ -7,6 +7,7 @@ the values, with its optimisations off, so that they are those of the original g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ from bibench_deploy.graph.initializer import add_initializer
 LARGEST_FOLDED_BYTES = 64 * 2**20
 _UNFOLDABLE = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
                "Multinomial", "Bernoulli", "Dropout"}  # fmt: skip
+# What these give may be far larger than what they get: their shape must be known before.
+_GROWING = {"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile",
+            "Upsample"}  # fmt: skip
 
 
 def fold_constants(model: ir.Model) -> bool:
@@ -32,7 +36,10 @@ def fold_constants(model: ir.Model) -> bool:
     """
     graph = model.graph
     is_changed = _resolve_static_nodes(graph)
+    is_changed = _choose_branches(graph) or is_changed
+    is_changed = _fold_products_with_zero(graph) or is_changed
     is_changed = _shrink_where_operands(graph) or is_changed
+    is_changed = _shrink_maps(graph) or is_changed
     foldable = _constant_nodes(graph)
     if not foldable:
         return is_changed
@@ -43,13 +50,45 @@ def fold_constants(model: ir.Model) -> bool:
         for value in node.outputs
         if value.is_graph_output() or any(use.node not in inside for use in value.uses())
     ]
-    arrays = evaluate(model, foldable, [], results, []) if results else []
+    arrays = _evaluate_constants(model, foldable, results)
     for value, array in zip(results, arrays, strict=True):
         constant = add_initializer(graph, f"{value.name}_folded", array)
         value.replace_all_uses_with(constant, replace_graph_outputs=True)
     for node in reversed(foldable):
         graph.remove(node, safe=True)
     return True
+
+
+def _evaluate_constants(
+    model: ir.Model, nodes: Sequence[ir.Node], results: Sequence[ir.Value]
+) -> list[npt.NDArray[np.generic]]:
+    if not results:
+        return []
+    try:
+        return evaluate(model, nodes, [], results, [])
+    except GraphError:
+        # Which of them it is, one by one: the message then is about one node.
+        known: dict[ir.Value, npt.NDArray[np.generic]] = {}
+        for node in nodes:
+            fed = [item for item in dict.fromkeys(node.inputs) if item in known]
+            try:
+                arrays = evaluate(model, [node], fed, node.outputs, [known[item] for item in fed])
+            except GraphError as error:
+                shapes = [_shape_text(item, known) for item in node.inputs if item is not None]
+                raise GraphError(
+                    f'node "{node.name}" ({node.op_type}) cannot be computed from its inputs '
+                    f"{', '.join(shapes) or '(none)'}; the file is damaged or was edited: "
+                    "export the model again"
+                ) from error
+            known.update(zip(node.outputs, arrays, strict=True))
+        return [known[value] for value in results]
+
+
+def _shape_text(value: ir.Value, known: dict[ir.Value, npt.NDArray[np.generic]]) -> str:
+    array = known.get(value)
+    if array is None:
+        array = constant_of(value)
+    return "?" if array is None else str(list(array.shape))
 
 
 def evaluate(
@@ -192,6 +231,7 @@ def _constant_nodes(graph: ir.Graph) -> list[ir.Node]:
                 value is None or value in constant_values or constant_of(value) is not None
                 for value in node.inputs
             )
+            and not (node.op_type in _GROWING and _is_unknown(node.outputs[0]))
             and sum(_size_bytes(value) for value in node.outputs) <= LARGEST_FOLDED_BYTES
         )
         if is_foldable:
@@ -206,7 +246,11 @@ _GRAPH_ATTRIBUTES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 def _size_bytes(value: ir.Value) -> int:
     if value.shape is None or not value.shape.is_static():
         return 0
-    return int(np.prod(value.shape.numpy())) * 4
+    return math.prod(value.shape.numpy()) * 4
+
+
+def _is_unknown(value: ir.Value) -> bool:
+    return value.shape is None or not value.shape.is_static()
 
 
 def _shrink_where_operands(graph: ir.Graph) -> bool:
@@ -227,4 +271,102 @@ def _shrink_where_operands(graph: ir.Graph) -> bool:
             scalar = add_initializer(graph, name, np.asarray(array.flat[0]))
             node.replace_input_with(index, scalar)
             is_changed = True
+    return is_changed
+
+
+def _choose_branches(graph: ir.Graph) -> bool:
+    """Put the nodes of the branch taken in the place of every If with a constant condition."""
+    is_changed = False
+    for node in list(graph):
+        condition = constant_of(node.inputs[0]) if node.op_type == "If" and node.inputs else None
+        if node.domain != "" or condition is None or condition.size != 1:
+            continue
+        branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
+        for value in list(branch.initializers.values()):
+            assert value.name is not None
+            branch.initializers.pop(value.name)
+            constant = add_initializer(graph, value.name, _array_of(value))
+            value.replace_all_uses_with(constant, replace_graph_outputs=True)
+        results = list(branch.outputs)
+        branch.outputs.clear()
+        for inner in list(branch):
+            branch.remove(inner)
+            graph.insert_before(node, inner)
+        for old, new in zip(node.outputs, results, strict=True):
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        is_changed = True
+    return is_changed
+
+
+def _array_of(value: ir.Value) -> npt.NDArray[np.generic]:
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _fold_products_with_zero(graph: ir.Graph) -> bool:
+    """Replace x · 0 by zeros where it is one term of sums: x is finite, the term is gone."""
+    is_changed = False
+    for node in list(graph):
+        if node.op_type != "Mul" or node.domain != "" or _is_unknown(node.outputs[0]):
+            continue
+        arrays = [constant_of(operand) for operand in node.inputs]
+        output = node.outputs[0]
+        has_zero = any(array is not None and not array.any() for array in arrays)
+        if not has_zero or output.dtype is None or not _is_a_term(output):
+            continue
+        assert output.shape is not None
+        if _size_bytes(output) <= LARGEST_FOLDED_BYTES:
+            zeros = np.zeros(output.shape.numpy(), output.dtype.numpy())
+            constant = add_initializer(graph, f"{output.name}_zero", zeros)
+            output.replace_all_uses_with(constant, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+            is_changed = True
+    return is_changed
+
+
+# What zeros pass through as zeros.
+_LINEAR = frozenset(["Flatten", "MatMul", "Mul", "Neg", "Reshape", "Squeeze", "Transpose",
+                     "Unsqueeze"])  # fmt: skip
+
+
+def _is_a_term(value: ir.Value, depth: int = 16) -> bool:
+    """Whether a value ends in sums with other computed values, and nowhere else."""
+    if depth == 0 or value.is_graph_output():
+        return False
+    for user, index in value.uses():
+        if user.domain != "":
+            return False
+        if user.op_type in ("Add", "Sub") and constant_of(user.inputs[1 - index]) is None:
+            continue
+        if user.op_type not in _LINEAR or not _is_a_term(user.outputs[0], depth - 1):
+            return False
+    return True
+
+
+# Operator: the operands that may be brought back to one number per channel.
+_CHANNEL_OPERANDS = {"Add": (0, 1), "Sub": (0, 1), "Mul": (0, 1), "Div": (0, 1), "PRelu": (1,)}
+
+
+def _shrink_maps(graph: ir.Graph) -> bool:
+    """Bring a constant that a whole map repeats back to one number per channel."""
+    is_changed = False
+    for node in graph:
+        if node.domain != "" or node.op_type not in _CHANNEL_OPERANDS or len(node.inputs) != 2:
+            continue
+        output = node.outputs[0]
+        for index in _CHANNEL_OPERANDS[node.op_type]:
+            array, other = constant_of(node.inputs[index]), node.inputs[1 - index]
+            # Safe only where the other operand alone decides the output's shape.
+            if array is None or other is None or _is_unknown(other) or other.shape != output.shape:
+                continue
+            assert other.shape is not None
+            first_spatial = max(0, 2 - (len(other.shape) - array.ndim))
+            small = array
+            for axis in range(first_spatial, array.ndim):
+                small = small.take([0], axis)
+            if small.size < array.size and (array == small).all():
+                name = f"{output.name}_operand_{index}"
+                node.replace_input_with(index, add_initializer(graph, name, small))
+                is_changed = True
     return is_changed

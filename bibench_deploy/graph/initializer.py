@@ -9,8 +9,10 @@ import onnx_ir as ir
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """Add a constant to a graph, under `name` or, where that is taken, a name like it."""
+    taken = {value.name for value in graph.inputs} | set(graph.initializers)
+    taken.update(value.name for node in graph for value in node.outputs)
     unique, number = name, 1
-    while unique in graph.initializers:
+    while unique in taken:
         unique, number = f"{name}_{number}", number + 1
     tensor = ir.tensor(array, name=unique)
     value = ir.Value(

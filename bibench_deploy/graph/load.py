@@ -14,13 +14,17 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from bibench_deploy.errors import GraphError
+from bibench_deploy.graph.check_shapes import check_shapes
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
+from bibench_deploy.graph.qonnx import DOMAINS as QONNX_DOMAINS
+from bibench_deploy.graph.qonnx import replace_qonnx
 
 OLDEST_OPSET = 11
 # Numbers of one input: a photograph of 16 megapixels has 48 million.
 LARGEST_INPUT = 2**27
 # A protobuf message ends at 2 GiB; a larger model keeps its weights in external data.
 LARGEST_FILE_BYTES = 2**31 - 1
+_NOTES = "bibench.notes"
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -30,8 +34,11 @@ def load_graph(path: Path) -> ir.Model:
         path: an .onnx file, opset 11 or newer, one input of four or two dimensions.
 
     Returns:
-        The model with static shapes, batch 1, constants folded into initializers, and
-        without Identity and Dropout nodes. It computes what the file computes.
+        The model with static shapes, batch 1, constants folded into initializers, local
+        functions and QONNX's quantizers written out in standard operators, each node and
+        value with a name of its own, and without nodes that do nothing and foreign metadata.
+        It computes what the file computes, for finite numbers. What was changed on the way
+        and matters to a user is in `notes`.
 
     Raises:
         GraphError: the file is missing, is not ONNX, fails the checker, is older than
@@ -39,18 +46,26 @@ def load_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.serde.deserialize_model(read_onnx(path))
-    except GraphError:
-        raise
+        common_passes.ClearMetadataAndDocStringPass()(model)
+        model.metadata_props.clear()
+        common_passes.RemoveInitializersFromInputsPass()(model)
+        _fix_batch(model)
+        for node in model.graph:
+            node.name = node.name or node.outputs[0].name  # messages and manifests name nodes
+        _forget_shapes(model)
+        normalize(model)
+        check_shapes(model)
+    except GraphError as error:
+        text = str(error)
+        raise GraphError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
         raise GraphError(f"{path}: cannot be read: {_first_line(error)}") from error
-    _fix_batch(model, path)
-    for node in model.graph:
-        node.name = node.name or node.outputs[0].name  # messages and manifests name nodes
-    try:
-        normalize(model)
-    except GraphError as error:
-        raise GraphError(f"{path}: {error}") from error
     return model
+
+
+def notes(model: ir.Model) -> tuple[str, ...]:
+    """What `load_graph` changed that a user should know of, one sentence each."""
+    return tuple(model.metadata_props.get(_NOTES, "").splitlines())
 
 
 def normalize(model: ir.Model) -> None:
@@ -60,15 +75,19 @@ def normalize(model: ir.Model) -> None:
         is_changed = fold_constants(model)
         _drop_dropout(model)
         _drop_zero_bias(model)
-        _drop_zero_sum(model)
+        _drop_neutral(model)
         common_passes.IdentityEliminationPass()(model)
         common_passes.RemoveUnusedNodesPass()(model)
+        common_passes.NameFixPass()(model)
         if not is_changed:
             return
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read and check an .onnx file as it is; weights in files beside it come inside.
+    """Read and check an .onnx file; it computes the same after it.
+
+    Weights in files beside it come inside, local functions and QONNX's quantizers are
+    written out in standard operators: ONNX Runtime then runs it.
 
     Raises:
         GraphError: as `load_graph`, shapes apart.
@@ -101,7 +120,24 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise GraphError(
             f"{path}: its external data cannot be read: {_first_line(error)}"
         ) from error
-    return proto
+    if not proto.functions and not any(node.domain in QONNX_DOMAINS for node in proto.graph.node):
+        return proto
+    try:
+        return _in_standard_operators(proto)
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
+    except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
+        raise GraphError(
+            f"{path}: its local functions cannot be written out: {_first_line(error)}"
+        ) from error
+
+
+def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
+    model = ir.serde.deserialize_model(proto)
+    common_passes.InlinePass()(model)
+    replace_qonnx(model)
+    common_passes.NameFixPass()(model)
+    return ir.serde.serialize_model(model)
 
 
 def _first_line(error: Exception) -> str:
@@ -109,34 +145,41 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _fix_batch(model: ir.Model, path: Path) -> None:
+def _fix_batch(model: ir.Model) -> None:
     """Set a dynamic or other batch size to 1, the only one that the engines run."""
     graph = model.graph
     for value in graph.inputs:
         if value.is_initializer():
             continue
         if value.shape is None or len(value.shape) == 0:
-            raise GraphError(f'{path}: input "{value.name}" has no shape; export it with one')
+            raise GraphError(f'input "{value.name}" has no shape; export it with one')
         dynamic = [str(size) for size in list(value.shape)[1:] if not isinstance(size, int)]
         if dynamic:
             raise GraphError(
-                f'{path}: input "{value.name}" has dynamic sizes ({", ".join(dynamic)}); '
+                f'input "{value.name}" has dynamic sizes ({", ".join(dynamic)}); '
                 "export the model with fixed sizes"
             )
         sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
         if min(sizes, default=1) < 1 or math.prod(sizes) > LARGEST_INPUT:
             raise GraphError(
-                f'{path}: input "{value.name}" has sizes {sizes}, beyond what can be run; '
+                f'input "{value.name}" has sizes {sizes}, beyond what can be run; '
                 "export the model for real images"
             )
         if value.dtype != ir.DataType.FLOAT:
-            raise GraphError(
-                f'{path}: input "{value.name}" is {value.dtype}; export the model in float32'
-            )
-        if value.shape[0] != 1:
+            raise GraphError(f'input "{value.name}" is {value.dtype}; export the model in float32')
+        is_image = value is graph.inputs[0] or not isinstance(value.shape[0], int)
+        if value.shape[0] != 1 and is_image:
+            text = f'input "{value.name}": its batch of {value.shape[0]} became 1'
+            model.metadata_props[_NOTES] = "\n".join([*notes(model), text])
             value.shape = ir.Shape([1, *list(value.shape)[1:]])
-            for other in [*graph.outputs, *(out for node in graph for out in node.outputs)]:
-                other.shape = None  # stale: it still names the old batch
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    """Drop the shapes that the file tells of: they may name another batch, or be wrong."""
+    for node in model.graph:
+        for value in node.outputs:
+            if node.domain == "":
+                value.shape = None
 
 
 def _drop_dropout(model: ir.Model) -> None:
@@ -147,14 +190,19 @@ def _drop_dropout(model: ir.Model) -> None:
                 model.graph.remove(node, safe=True)
 
 
-def _drop_zero_sum(model: ir.Model) -> None:
-    """Remove the addition of zeros that change no shape: an untrained shift, say."""
+# Operator: the number that changes nothing, and the operands where it does not.
+_NEUTRAL = {"Add": (0, (0, 1)), "Sub": (0, (1,)), "Mul": (1, (0, 1)), "Div": (1, (1,))}
+
+
+def _drop_neutral(model: ir.Model) -> None:
+    """Remove x + 0, x − 0, x · 1 and x / 1 that change no shape: an untrained shift, say."""
     for node in list(model.graph):
-        if node.op_type != "Add" or node.domain != "":
+        if node.op_type not in _NEUTRAL or node.domain != "":
             continue
-        for index in (0, 1):
+        number, operands = _NEUTRAL[node.op_type]
+        for index in operands:
             constant, other = constant_of(node.inputs[index]), node.inputs[1 - index]
-            is_neutral = constant is not None and not constant.any()
+            is_neutral = constant is not None and bool((constant == number).all())
             if is_neutral and other is not None and other.shape == node.outputs[0].shape:
                 node.outputs[0].replace_all_uses_with(other, replace_graph_outputs=True)
                 model.graph.remove(node, safe=True)

@@ -1,0 +1,93 @@
+"""Find the node whose inputs do not fit together, or whose size nothing fixes."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from bibench_deploy.errors import GraphError
+
+_AGAIN = "the file is damaged or was edited: export the model again"
+
+
+def check_shapes(model: ir.Model) -> None:
+    """Check that every standard operator gives tensors of a static shape.
+
+    Args:
+        model: a graph whose shapes have been inferred, and not taken from the file.
+
+    Raises:
+        GraphError: names the first node that fits its inputs badly or has no static shape.
+    """
+    for node in model.graph:
+        if node.domain != "" or any(value.shape is None for value in _given(node)):
+            continue
+        if not all(value.shape is not None and value.shape.is_static() for value in _given(node)):
+            continue
+        if not _fits(node) or (_is_open(node) and _is_refused(node, model)):
+            shapes = " and ".join(str(_sizes(value)) for value in _given(node))
+            raise GraphError(
+                f'node "{node.name}" ({node.op_type}) does not fit its inputs {shapes}; {_AGAIN}'
+            )
+        if _is_open(node):
+            raise GraphError(
+                f'node "{node.name}" ({node.op_type}) gives a tensor of no fixed size; '
+                "export a model whose sizes do not depend on what it is fed"
+            )
+
+
+def _given(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None]
+
+
+def _sizes(value: ir.Value) -> list[int]:
+    return [] if value.shape is None else list(value.shape.numpy())
+
+
+def _is_open(node: ir.Node) -> bool:
+    """Whether a result that somebody reads has no static shape."""
+    return any(
+        (value.uses() or value.is_graph_output())
+        and (value.shape is None or not value.shape.is_static())
+        for value in node.outputs
+    )
+
+
+def _fits(node: ir.Node) -> bool:
+    """What shape inference does not compare: channels."""
+    given = [_sizes(value) for value in _given(node)]
+    if node.op_type == "Conv" and len(given) >= 2:
+        x, weight = given[:2]
+        group = node.attributes.get_int("group", 1)
+        return (
+            len(x) == len(weight) >= 3
+            and x[1] == weight[1] * group
+            and weight[0] % group == 0
+            and (len(given) < 3 or given[2] == [weight[0]])
+        )
+    if node.op_type == "BatchNormalization" and len(given) == 5:
+        return len(given[0]) >= 2 and all(sizes == [given[0][1]] for sizes in given[1:])
+    return True
+
+
+def _is_refused(node: ir.Node, model: ir.Model) -> bool:
+    """Whether ONNX itself finds a contradiction in the node's inputs."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, model.opset_imports.get("", 1), "")
+        proto = ir.to_proto(node)
+        types = {
+            value.name: onnx.helper.make_tensor_type_proto(int(value.dtype), _sizes(value))
+            for value in _given(node)
+            if value.name is not None and value.dtype is not None
+        }
+        constants = {
+            value.name: ir.serde.serialize_tensor(value.const_value)
+            for value in _given(node)
+            if value.name is not None and value.const_value is not None
+        }
+        onnx.shape_inference.infer_node_outputs(schema, proto, types, constants)
+    except onnx.shape_inference.InferenceError:
+        return True
+    except Exception:  # a type or an operator that ONNX has no rule for: no contradiction
+        return False
+    return False
