@@ -6,11 +6,12 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bibench_deploy.cli._inputs import default_out, find_source, say
+from bibench_deploy.cli._layer_table import layer_table
 from bibench_deploy.cli._terminal import printable
 
 if TYPE_CHECKING:
@@ -43,6 +44,28 @@ def export(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip parity; residency is proved always.")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz file of images and labels to answer; a run brings its own."),
+    ] = None,
+    allow_unfused_scales: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unfused-scales",
+            help="Run scales that the engine cannot fold as float operators, at extra cost.",
+        ),
+    ] = False,
+    input_form: Annotated[
+        Literal["plain", "rotated"],
+        typer.Option("--input", help="rotated: you turn the image by 180°, if the network is."),
+    ] = "plain",
+    fully_connected: Annotated[
+        Literal["float32", "int8"],
+        typer.Option(help="How weights of float fully connected layers are stored."),
+    ] = "float32",
+    float_storage: Annotated[
+        Literal["float32", "float16"], typer.Option(help="How all other float weights are stored.")
+    ] = "float32",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the manifest on stdout instead of a summary.")
     ] = False,
@@ -53,9 +76,13 @@ def export(
     """
     from bibench_deploy import targets
     from bibench_deploy.export.pipeline import export_source
+    from bibench_deploy.export.source import with_test_set
+    from bibench_deploy.targets._target import WriteOptions
 
     targets.load(target)  # an unknown name ends here, before anything heavy starts
     network = find_source(source, input_shape, is_best=best)
+    if data is not None:
+        network = with_test_set(network, data)
     with redirect_stdout(sys.stderr):  # a module may print while it runs
         artifact = export_source(
             network,
@@ -63,12 +90,23 @@ def export(
             out=out or default_out(network.name, target),
             baseline=baseline,
             verify=not no_verify,
+            options=WriteOptions(
+                allow_unfused_scales=allow_unfused_scales,
+                input=input_form,
+                fully_connected=fully_connected,
+                float_storage=float_storage,
+            ),
             progress=say,
         )
-    typer.echo(
-        json.dumps(artifact.manifest, indent=2) if as_json else printable(summary(artifact)),
-        nl=as_json,
-    )
+    if as_json:
+        typer.echo(json.dumps(artifact.manifest, indent=2))
+        return
+    typer.echo(layer_table(_printable_layers(artifact.manifest["layers"])))
+    typer.echo(printable(summary(artifact)), nl=False)
+
+
+def _printable_layers(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**layer, "name": printable(layer["name"])} for layer in layers]
 
 
 def summary(artifact: Artifact) -> str:
@@ -92,6 +130,8 @@ def summary(artifact: Artifact) -> str:
         ]
     if (accuracy := verification["accuracy"]) is not None:
         rows.append(("accuracy", _answers(accuracy)))
+    rows += [("storage", line) for line in _storage(artifact.manifest)]
+    rows += _input(artifact.manifest)
     rows += [
         (finding["severity"], f"{finding['code']} {finding['layer']}: {finding['message']}")
         for finding in artifact.manifest["findings"]
@@ -102,6 +142,45 @@ def summary(artifact: Artifact) -> str:
         rows.append(("FP32 twin", f"{_kilobytes(twin)}, {ratio:.1f} times as large"))
     lines = [f"{artifact.directory}: {artifact.name} for {artifact.target}"]
     return "\n".join([*lines, *(f"  {name:<10} {text}" for name, text in rows)]) + "\n"
+
+
+def _storage(manifest: dict[str, Any]) -> list[str]:
+    """What smaller storage saves, and what it costs."""
+    storage = manifest["verification"].get("storage")
+    if storage is None:
+        return []
+    options = manifest["options"]
+    forms = [
+        f"{options[field]} {title}"
+        for field, title in (("fully_connected", "fully connected"), ("float_storage", "storage"))
+        if options[field] != "float32"
+    ]
+    saved = (storage["exact_size_bytes"] - storage["size_bytes"]) / 1000
+    size = f"{abs(saved):,.1f} kB {'smaller' if saved >= 0 else 'larger'}"
+    return [f"{' and '.join(forms)}: {size}; {_cost(manifest['verification'])}"]
+
+
+def _cost(verification: dict[str, Any]) -> str:
+    cost, exact = verification["storage"]["cost"], verification["storage"]["exact_accuracy"]
+    if cost is None:
+        return "what it costs was not measured (--no-verify)"
+    if exact is not None:
+        now = verification["accuracy"]["target_percent"]
+        return f"{exact['target_percent']:.2f} → {now:.2f} % on {exact['images']} images"
+    alike = round(cost["top1_agreement"] * cost["inputs"])
+    flips = "" if cost["flip_rate"] is None else f", {100 * cost['flip_rate']:.2g} % of signs flip"
+    return (
+        f"{alike} of {cost['inputs']} top-1 answers on random inputs as before, outputs off by "
+        f"{100 * cost['max_relative_error']:.2g} %{flips}; for its accuracy give --data FILE.npz"
+    )
+
+
+def _input(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    if manifest.get("options", {}).get("input") != "rotated":
+        return []
+    if manifest["input"]["rotated"]:
+        return [("input", "turn each image by 180° before it goes in")]
+    return [("input", "plain: this network has nothing to rotate")]
 
 
 def _kilobytes(artifact: Artifact) -> str:

@@ -40,6 +40,7 @@ from bibench_deploy.targets._target import (
     Writer,
 )
 from bibench_deploy.verify.parity import Observation, Parity, compare, seeded_inputs
+from bibench_deploy.verify.storage_cost import measure_storage_cost
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,7 @@ def export_source(
         graph = load_graph(source.onnx_path or onnx_path)
         linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
+        _check_test_set(source, shape)
         onnx_seen: Parity | None = None
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
         if model is not None and verify:
@@ -108,6 +110,17 @@ def export_source(
             ir.save(twin, twin_directory / "model.onnx")
             export.write(twin, twin_directory, None, None)
     return Artifact.load(out)
+
+
+def _check_test_set(source: Source, shape: tuple[int, ...]) -> None:
+    if source.test_set is None:
+        return
+    images, _ = source.test_set()
+    if images.shape[1:] != shape[1:]:
+        raise SourceError(
+            f"the held-out images are {list(images.shape[1:])}, but {source.name} takes "
+            f"{list(shape[1:])}; give images that are preprocessed as it expects them"
+        )
 
 
 def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
@@ -197,7 +210,8 @@ class _Export:
         self._progress(f"converting {subject} for {self._target.title}")
         lowered = self._target.lower(graph, self._options)
         written = self._writer.write(lowered, directory, self._options, graph)
-        parity = None
+        exact_size = written.files["model"].stat().st_size
+        parity, seen = None, None
         if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
             seen = written.execute(self._inputs)
@@ -211,10 +225,24 @@ class _Export:
                 "torch_to_onnx": None if torch_to_onnx is None else torch_to_onnx.to_json(),
                 "onnx_to_target": onnx_to_target.to_json(),
             }
-        accuracy = None
-        if self._inputs is not None and not is_twin and self._source.test_set is not None:
-            self._progress("answering the held-out images")
-            accuracy = self._test(self._source.test_set, written.execute)
+        test_set = None if seen is None or is_twin else self._source.test_set
+        answers = None if test_set is None else _Answers(test_set, self._model)
+        accuracy = self._test(answers, written.execute)
+        storage = None
+        # The twin is there to be compared with, so it keeps its 32 bits.
+        if not is_twin and not self._options.is_exact:
+            self._progress("storing float weights in fewer bits")
+            written = written.store_smaller(self._options)
+            storage = {
+                "exact_size_bytes": exact_size,
+                "size_bytes": written.files["model"].stat().st_size,
+                "cost": None,
+                "exact_accuracy": accuracy,
+            }
+            if seen is not None and self._inputs is not None:
+                cost = measure_storage_cost(seen, written.execute(self._inputs))
+                storage["cost"] = cost.to_json()
+            accuracy = self._test(answers, written.execute)
         count = len(binary_convs(lowered))
         files = {role: file_entry(path) for role, path in written.files.items()}
         files["onnx"] = file_entry(directory / "model.onnx")
@@ -240,17 +268,46 @@ class _Export:
                 "residency": {"intended": count, "resident": count},
                 "parity": parity,
                 "accuracy": accuracy,
+                "storage": storage,
             },
             "findings": [] if linted is None else [item.to_json() for item in linted.findings],
             "versions": {**_own_versions(), **written.versions},
         }
         write_manifest(directory, manifest)
 
-    def _test(
-        self, test_set: Callable[[], tuple[_Array, _Labels]], execute: Execute
-    ) -> dict[str, Any]:
-        """How many held-out images the written model and PyTorch answer rightly, and alike."""
-        images, labels = test_set()
+    def _test(self, answers: _Answers | None, execute: Execute) -> dict[str, Any] | None:
+        """How many held-out images a written model answers rightly; None without a test set."""
+        if answers is None:
+            return None
+        self._progress("answering the held-out images")
+        return answers.compare(execute)
+
+    def _source_facts(self, onnx_sha256: str, is_twin: bool) -> dict[str, Any]:
+        facts: dict[str, Any] = {**self._source.facts, "onnx_sha256": onnx_sha256}
+        if is_twin:
+            facts.update(accuracy=None, trained=False)
+        return facts
+
+
+class _Answers:
+    """The held-out images, and PyTorch's answers to them; fetched when first asked for."""
+
+    def __init__(
+        self,
+        test_set: Callable[[], tuple[_Array, _Labels]],
+        model: torch.nn.Module | None,
+    ) -> None:
+        self._test_set = test_set
+        self._model = model
+        self._found: tuple[_Array, _Labels, _Labels | None] | None = None
+
+    def compare(self, execute: Execute) -> dict[str, Any]:
+        """How many images a written model and PyTorch answer rightly, and alike."""
+        if self._found is None:
+            images, labels = self._test_set()
+            expected = None if self._model is None else answer(self._model, images)
+            self._found = images, labels, expected
+        images, labels, expected = self._found
         answers = execute(images, wants_signs=False).outputs.argmax(axis=1)
         correct = int((answers == labels).sum())
         result = {
@@ -258,17 +315,10 @@ class _Export:
             "target_correct": correct,
             "target_percent": round(100 * correct / len(labels), 2),
         }
-        if self._model is not None:
-            expected = answer(self._model, images)
+        if expected is not None:
             result["torch_correct"] = int((expected == labels).sum())
             result["same_answers"] = int((answers == expected).sum())
         return result
-
-    def _source_facts(self, onnx_sha256: str, is_twin: bool) -> dict[str, Any]:
-        facts: dict[str, Any] = {**self._source.facts, "onnx_sha256": onnx_sha256}
-        if is_twin:
-            facts.update(accuracy=None, trained=False)
-        return facts
 
 
 def _own_versions() -> dict[str, str]:

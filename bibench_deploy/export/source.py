@@ -7,8 +7,9 @@ import difflib
 import importlib
 import re
 import sys
+import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,6 +84,41 @@ def from_module(model: torch.nn.Module, input_shape: tuple[int, ...], name: str)
     """A source for a module at hand; `input_shape` is (N, C, H, W) or (N, C)."""
     facts = {"kind": "callable", "name": name, "trained": None}
     return Source("callable", name, facts, model=model, input_shape=input_shape[1:])
+
+
+def with_test_set(source: Source, path: Path) -> Source:
+    """The same source, with held-out images from a file.
+
+    Args:
+        source: any source.
+        path: an .npz file of `images` (float [N, C, H, W] or [N, C], preprocessed as the
+            network expects them) and `labels` (whole numbers [N]).
+
+    Raises:
+        SourceError: the file cannot be read, or does not hold these arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"]
+    except KeyError as error:
+        raise SourceError(
+            f"{path}: {error.args[0]}; save it by numpy.savez(path, images=…, labels=…)"
+        ) from error
+    # What numpy and zipfile raise for files of another form.
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise SourceError(f"{path}: no .npz file of images and labels ({error})") from error
+    if images.ndim not in (2, 4) or images.dtype.kind != "f" or not len(images):
+        raise SourceError(
+            f"{path}: images are {images.dtype} {list(images.shape)}; give float [N, C, H, W], "
+            "preprocessed as the network expects them"
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise SourceError(
+            f"{path}: labels are {labels.dtype} {list(labels.shape)}; "
+            f"give one whole number for each of the {len(images)} images"
+        )
+    found = np.ascontiguousarray(images, np.float32), labels.astype(np.int64)
+    return replace(source, test_set=lambda: found)
 
 
 def latest_run(folder: Path = Path("runs")) -> Path:

@@ -1,0 +1,56 @@
+"""What it costs to store float weights in fewer bits: the smaller file against the exact one.
+
+Smaller storage is not exact by design, so nothing here fails: it is measured, on the same
+inputs, each file with its own signs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bibench_deploy.targets._target import Execution
+
+
+@dataclass(frozen=True)
+class StorageCost:
+    """How far the outputs of a file with smaller storage are from the exact file's.
+
+    Attributes:
+        inputs: how many inputs were compared.
+        max_relative_error: largest difference of the outputs, relative to the largest output
+            of the exact file.
+        top1_agreement: share of inputs whose largest output is at the same place.
+        flip_rate: share of signs that differ, flips that follow from flips in earlier layers
+            included; None where there are no signs.
+    """
+
+    inputs: int
+    max_relative_error: float
+    top1_agreement: float
+    flip_rate: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as the manifest keeps them."""
+        return asdict(self)
+
+
+def measure_storage_cost(exact: Execution, smaller: Execution) -> StorageCost:
+    """Compare what two files of one network computed for the same inputs."""
+    largest = float(np.abs(exact.outputs).max()) or 1.0
+    error = float(np.abs(exact.outputs - smaller.outputs).max()) / largest
+    top1 = _top1(exact.outputs) == _top1(smaller.outputs)
+    flips = total = 0
+    for name, signs in exact.signs.items():
+        is_read = ~np.isnan(signs)
+        flips += int((signs != smaller.signs[name])[is_read].sum())
+        total += int(is_read.sum())
+    rate = flips / total if total else None
+    return StorageCost(len(exact.outputs), error, float(top1.mean()), rate)
+
+
+def _top1(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
