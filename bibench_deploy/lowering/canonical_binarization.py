@@ -27,6 +27,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from bibench_deploy.graph.binarization import Binarization
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.initializer import add_initializer
+from bibench_deploy.lowering.layer_input import new_node, new_pad, new_sign
 from bibench_deploy.lowering.sign_places import mark_layer, mark_layout
 
 
@@ -79,7 +80,7 @@ class _Rewriter:
                 self._graph, f"{source.name}_threshold", np.full((), -threshold, np.float32)
             )
             added.append(
-                _node("Add", [value, zero_point], f"{source.name}_shifted", shape_of(value))
+                new_node("Add", [value, zero_point], f"{source.name}_shifted", shape_of(value))
             )
             value = added[-1].outputs[0]
         for mover in conv.layout:
@@ -88,39 +89,21 @@ class _Rewriter:
             copy = ir.Node(
                 "", mover.op_type, [value, *others], list(mover.attributes.values()), name=name
             )
-            _finish_output(copy, shape_of(mover.outputs[0]))
+            output = copy.outputs[0]
+            output.name, output.shape = name, mover.outputs[0].shape
+            output.dtype = ir.DataType.FLOAT
             mark_layout(copy)
             added.append(copy)
             value = copy.outputs[0]
         if padded is not None:
-            added.append(self._pad(value, padded, facts.pad_value, f"{facts.name}_padded"))
-            value = added[-1].outputs[0]
-        zero = add_initializer(self._graph, "sign_threshold", np.zeros((), np.float32))
-        high = add_initializer(self._graph, "sign_high", np.ones((), np.float32))
-        low = add_initializer(self._graph, "sign_low", -np.ones((), np.float32))
-        shape = shape_of(value)
-        # Opset 11 has no GreaterOrEqual.
-        compare = _node("Less", [value, zero], f"{value.name}_is_negative", shape)
-        compare.outputs[0].dtype = ir.DataType.BOOL
-        select = _node("Where", [compare.outputs[0], low, high], f"{value.name}_sign", shape)
-        added += [compare, select]
+            pad = new_pad(self._graph, value, padded, facts.pad_value, f"{facts.name}_padded")
+            mark_layout(pad)
+            added.append(pad)
+            value = pad.outputs[0]
+        added += new_sign(self._graph, value)
         self._graph.insert_before(conv.node, added)
-        self._signs[key] = select.outputs[0]
-        return select.outputs[0]
-
-    def _pad(
-        self, value: ir.Value, pads: tuple[int, int, int, int], filler: float, name: str
-    ) -> ir.Node:
-        rank = len(shape_of(value))
-        begins = (0, 0, *pads[4 - rank : 2])
-        ends = (0, 0, *pads[6 - rank :])
-        amounts = add_initializer(self._graph, f"{name}_amounts", np.array(begins + ends))
-        constant = add_initializer(self._graph, f"{name}_value", np.full((), filler, np.float32))
-        sizes = zip(shape_of(value), begins, ends, strict=True)
-        shape = tuple(size + near + far for size, near, far in sizes)
-        node = _node("Pad", [value, amounts, constant], name, shape)
-        mark_layout(node)
-        return node
+        self._signs[key] = added[-1].outputs[0]
+        return self._signs[key]
 
     def _finish(self, conv: BinaryConv) -> None:
         """Multiply and add behind the layer what its signs and weights no longer hold."""
@@ -145,7 +128,7 @@ class _Rewriter:
         added: list[ir.Node] = []
         for operator, what, operand in steps:
             name = f"{facts.name}_by_{what}"
-            added.append(_node(operator, [value, operand], name, facts.output_shape))
+            added.append(new_node(operator, [value, operand], name, facts.output_shape))
             value = added[-1].outputs[0]
         output.replace_all_uses_with(value, replace_graph_outputs=True)
         added[0].replace_input_with(0, output)
@@ -169,14 +152,3 @@ def _smallest_high(binarization: Binarization) -> np.float32:
         # Engines take denormal numbers for 0, so the next number above 0 is the first normal one.
         return np.finfo(np.float32).tiny
     return np.float32(np.nextafter(threshold, np.float32(np.inf)))
-
-
-def _node(operator: str, inputs: list[ir.Value], name: str, shape: tuple[int, ...]) -> ir.Node:
-    node = ir.node(operator, inputs, name=name)
-    _finish_output(node, shape)
-    return node
-
-
-def _finish_output(node: ir.Node, shape: tuple[int, ...]) -> None:
-    output = node.outputs[0]
-    output.name, output.shape, output.dtype = node.name, ir.Shape(shape), ir.DataType.FLOAT

@@ -55,17 +55,17 @@ def new_slice(graph: ir.Graph, source: ir.Value, parts: Mapping[int, slice], nam
 def new_pad(
     graph: ir.Graph, source: ir.Value, pads: Sequence[int], filler: float, name: str
 ) -> ir.Node:
-    """A Pad of a map [N, C, H, W] by (top, left, bottom, right) with one number."""
-    batch, channels, height, width = shape_of(source)
-    top, left, bottom, right = pads
-    amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    """A Pad of a map [N, C, H, W] or a row [N, C, L] by (top, left, bottom, right)."""
+    shape = shape_of(source)
+    rank = len(shape)
+    begins, ends = (0, 0, *pads[4 - rank : 2]), (0, 0, *pads[6 - rank :])
     inputs = [
         source,
-        add_initializer(graph, f"{name}_amounts", amounts),
+        add_initializer(graph, f"{name}_amounts", np.array(begins + ends, np.int64)),
         add_initializer(graph, f"{name}_value", np.full((), filler, np.float32)),
     ]
-    shape = (batch, channels, height + top + bottom, width + left + right)
-    return new_node("Pad", inputs, name, shape)
+    padded = [sum(sizes) for sizes in zip(shape, begins, ends, strict=True)]
+    return new_node("Pad", inputs, name, padded)
 
 
 def feed(graph: ir.Graph, layer: ir.Node, conv: BinaryConv | None, added: list[ir.Node]) -> None:
