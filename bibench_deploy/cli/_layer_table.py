@@ -31,8 +31,8 @@ def _rows(layers: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         if len(alike) < _LEAST_GROUP:
             rows += [_row(layer, layer["name"]) for layer in alike]
         else:
-            name = f"{_cut(alike[0]['name'], 14)} … {_cut(alike[-1]['name'], 14)}, {len(alike)} of"
-            rows.append(_row(alike[0], name))
+            name = f"{_cut(alike[0]['name'], 18)} … {_cut(alike[-1]['name'], 18)}"
+            rows.append(_row(alike[0], name, f"{len(alike)} × "))
     return rows
 
 
@@ -40,7 +40,7 @@ def _alike(layer: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(str(value) for key, value in layer.items() if key != "name")
 
 
-def _row(layer: dict[str, Any], name: str) -> tuple[str, ...]:
+def _row(layer: dict[str, Any], name: str, times: str = "") -> tuple[str, ...]:
     bits, size = layer["actual_bits"], layer["actual_bytes"]
     became = layer["kernel"] or "merged with another"
     return (
@@ -48,7 +48,7 @@ def _row(layer: dict[str, Any], name: str) -> tuple[str, ...]:
         "×".join(str(number) for number in layer["weight_shape"]),
         became + (f" ({', '.join(layer['fused'])})" if layer["fused"] else ""),
         "?" if bits is None else str(bits),
-        "?" if size is None else f"{size:,}",
+        "?" if size is None else f"{times}{size:,}",
         f"{layer['intended_bits']} bit, {layer['intended_bytes']:,}",
     )
 
