@@ -42,14 +42,17 @@ def double_input_channels(model: ir.Model, padded: Collection[ir.Node] = ()) -> 
         padded: the binary convolutions whose zero padding the engine cannot hold.
     """
     for conv in binary_convs(model):
+        # A channel of nothing but zeros counts as +1 of magnitude 0: here it is zeros.
+        magnitude = conv.magnitude.reshape(-1, *(1,) * (conv.weight.ndim - 1))
+        weight = np.where(magnitude == 0, np.float32(0), conv.weight)
         is_padded = conv.node in padded and any(window_of(conv.node).pads)
-        if is_padded or conv.facts.zero_weights:
-            _double(model.graph, conv, is_padded)
+        if is_padded or not weight.all():
+            _double(model.graph, conv, weight, is_padded)
     RemoveUnusedNodesPass()(model)
 
 
-def _double(graph: ir.Graph, conv: BinaryConv, is_padded: bool) -> None:
-    node, source, weight = conv.node, conv.binarization.source, conv.weight
+def _double(graph: ir.Graph, conv: BinaryConv, weight: _Array, is_padded: bool) -> None:
+    node, source = conv.node, conv.binarization.source
     copies: list[ir.Value] = [source]
     added: list[ir.Node] = []
     if is_padded:
@@ -59,7 +62,7 @@ def _double(graph: ir.Graph, conv: BinaryConv, is_padded: bool) -> None:
         copies = [pad.outputs[0] for pad in added]
         node.attributes["pads"] = ir.AttrInt64s("pads", [0, 0, 0, 0])
     weights = [weight] * len(copies)
-    if conv.facts.zero_weights:
+    if not weight.all():
         copies = copies * 2
         high, low = (np.where(weight == 0, np.float32(one), weight) for one in (1, -1))
         weights = [high] * len(weights) + [low] * len(weights)

@@ -56,8 +56,8 @@ def _trim(graph: ir.Graph, node: ir.Node, conv: BinaryConv | None) -> None:
         if begin > 0 or size - end >= stride:
             cut[2 + axis] = slice(max(begin, 0), min(end, size))
     trimmed = weight[:, :, taps[0], taps[1]]
-    if trimmed.shape == weight.shape:
-        return
+    if trimmed.shape == weight.shape or not trimmed.any():
+        return  # zeros alone would be taken for a float layer
     if cut:
         whole = source if conv is None else conv.binarization.source
         feed(graph, node, conv, [new_slice(graph, whole, cut, f"{node.name}_cut")])

@@ -27,7 +27,7 @@ from bibench_deploy.lowering.trim_kernels import trim_kernels
 Amounts = tuple[tuple[int, int], tuple[int, int]]
 
 # Metadata of a model whose orientation is settled: "turned" by 180° or "upright".
-_ORIENTATION = "bibench.orientation"
+ORIENTATION = "bibench.orientation"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def fit_padding(model: ir.Model) -> None:
     """
     trim_kernels(model)
     plan = plan_padding(model)
-    model.metadata_props[_ORIENTATION] = "turned" if plan.is_rotated else "upright"
+    model.metadata_props[ORIENTATION] = "turned" if plan.is_rotated else "upright"
     double_input_channels(model, plan.to_double)
 
 
@@ -107,7 +107,7 @@ def plan_padding(model: ir.Model) -> PaddingPlan:
     channels must be doubled, numbers that explicit pads copy, and the turning itself.
     """
     binary = {conv.node: conv for conv in binary_convs(model)}
-    settled = model.metadata_props.get(_ORIENTATION)
+    settled = model.metadata_props.get(ORIENTATION)
     orientations = [False, True] if settled is None else [settled == "turned"]
     plans = [_plan(model, binary, is_rotated) for is_rotated in orientations]
     return min(plans, key=lambda plan: _cost(plan, binary))
