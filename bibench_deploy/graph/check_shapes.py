@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 import onnx_ir as ir
 
@@ -54,7 +56,7 @@ def _is_open(node: ir.Node) -> bool:
 
 
 def _fits(node: ir.Node) -> bool:
-    """What shape inference does not compare: channels."""
+    """What shape inference does not compare: channels, and the numbers of a Reshape."""
     given = [_sizes(value) for value in _given(node)]
     if node.op_type == "Conv" and len(given) >= 2:
         x, weight = given[:2]
@@ -67,6 +69,8 @@ def _fits(node: ir.Node) -> bool:
         )
     if node.op_type == "BatchNormalization" and len(given) == 5:
         return len(given[0]) >= 2 and all(sizes == [given[0][1]] for sizes in given[1:])
+    if node.op_type == "Reshape" and given and not _is_open(node):
+        return math.prod(given[0]) == math.prod(_sizes(node.outputs[0]))
     return True
 
 

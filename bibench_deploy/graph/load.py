@@ -6,7 +6,10 @@ same form: no constant sub-graphs, no Identity, no Dropout, a fixed batch of 1.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -45,7 +48,8 @@ def load_graph(path: Path) -> ir.Model:
             opset 11, or has a shape that is not static apart from the batch.
     """
     try:
-        model = ir.serde.deserialize_model(read_onnx(path))
+        with _quiet():
+            model = ir.serde.deserialize_model(read_onnx(path))
         common_passes.ClearMetadataAndDocStringPass()(model)
         model.metadata_props.clear()
         common_passes.RemoveInitializersFromInputsPass()(model)
@@ -53,14 +57,26 @@ def load_graph(path: Path) -> ir.Model:
         for node in model.graph:
             node.name = node.name or node.outputs[0].name  # messages and manifests name nodes
         _forget_shapes(model)
-        normalize(model)
-        check_shapes(model)
+        _check_with_batch(model)
     except GraphError as error:
         text = str(error)
         raise GraphError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
-        raise GraphError(f"{path}: cannot be read: {_first_line(error)}") from error
+        raise GraphError(
+            f"{path}: cannot be read ({_first_line(error)}); export the model again"
+        ) from error
     return model
+
+
+def _check_with_batch(model: ir.Model) -> None:
+    try:
+        normalize(model)
+        check_shapes(model)
+    except GraphError as error:
+        batch = "; ".join(notes(model))
+        if not batch:
+            raise
+        raise GraphError(f"{error} ({batch}: export it for a batch of 1)") from error
 
 
 def notes(model: ir.Model) -> tuple[str, ...]:
@@ -71,16 +87,29 @@ def notes(model: ir.Model) -> tuple[str, ...]:
 def normalize(model: ir.Model) -> None:
     """Fold constants and drop nodes that do nothing, in place; keeps what is computed."""
     while True:
-        common_passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        common_passes.NameFixPass()(model)  # shapes are found by name
+        with _quiet():
+            common_passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
         is_changed = fold_constants(model)
         _drop_dropout(model)
         _drop_zero_bias(model)
         _drop_neutral(model)
         common_passes.IdentityEliminationPass()(model)
         common_passes.RemoveUnusedNodesPass()(model)
-        common_passes.NameFixPass()(model)
         if not is_changed:
             return
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what onnx-ir logs of a damaged file off the screen: it ends in one line of ours."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -128,12 +157,14 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise GraphError(f"{path}: {error}") from error
     except Exception as error:  # whatever a hostile file breaks in the reader, it is the file
         raise GraphError(
-            f"{path}: its local functions cannot be written out: {_first_line(error)}"
+            f"{path}: cannot be read ({_first_line(error)}); export the model again"
         ) from error
 
 
 def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
-    model = ir.serde.deserialize_model(proto)
+    with _quiet():
+        model = ir.serde.deserialize_model(proto)
+    common_passes.RemoveInitializersFromInputsPass()(model)
     common_passes.InlinePass()(model)
     replace_qonnx(model)
     common_passes.NameFixPass()(model)

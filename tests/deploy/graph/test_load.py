@@ -3,10 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bibench_deploy.errors import GraphError
-from bibench_deploy.graph.load import load_graph
+from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.graph.load import load_graph, normalize, notes
 
 PLAIN = "g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }"
 
@@ -76,6 +80,22 @@ def test_any_batch_becomes_1_everywhere(make_graph, batch) -> None:
     assert [list(node.outputs[0].shape) for node in model.graph] == [[1, 4, 3, 2], [1, 24]]
 
 
+@pytest.mark.parametrize(("batch", "found"), [("N", "N"), ("4", "4")])
+def test_a_batch_that_became_1_is_noted(batch, found, make_graph) -> None:
+    model = make_graph(f"g (float[{batch},4] x) => (float[{batch},4] y) {{ y = Relu(x) }}")
+    assert notes(model) == (f'input "x": its batch of {found} became 1',)
+    assert notes(model.clone()) == notes(model)
+    assert notes(make_graph(PLAIN)) == ()
+
+
+def test_a_batch_that_is_written_into_the_graph_is_refused_with_the_way_out(make_graph) -> None:
+    text = """g (float[4,6] x) => (float[4,2] y) {
+        r = Reshape(x, rows)  f = Reshape(r, all)  y = MatMul(f, w) }"""
+    message = r'\(Reshape\) does not fit .* \(input "x": its batch of 4 became 1: export it for a b'
+    with pytest.raises(GraphError, match=message):
+        make_graph(text, rows=np.array([4, -1]), all=np.array([4, -1]), w=np.ones((6, 2)))
+
+
 def test_a_dynamic_height_is_refused_and_named(make_graph) -> None:
     with pytest.raises(GraphError, match=r'"x" has dynamic sizes \(H, W\); export .* fixed sizes'):
         make_graph("g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Relu(x) }")
@@ -106,6 +126,10 @@ NOTHING = {
     "Add of zero": "h = Add(x, zero)",
     "zero plus x": "h = Add(zero, x)",
     "Add of a map of zeros": "h = Add(x, zeros)",
+    "Sub of zero": "h = Sub(x, zero)",
+    "Mul by one": "h = Mul(x, one)",
+    "one times x": "h = Mul(one, x)",
+    "Div by one": "h = Div(x, one)",
 }
 
 
@@ -116,6 +140,7 @@ def test_nodes_that_do_nothing_go_and_the_numbers_stay(
     proto = make_proto(
         f"g (float[1,4,5,5] x) => (float[1,4,5,5] y) {{ {NOTHING[form]}  y = Relu(h) }}",
         zero=0.0,
+        one=1.0,
         zeros=np.zeros((1, 4, 5, 5)),
     )
     model = load_graph(saved(proto, tmp_path))
@@ -187,3 +212,173 @@ def test_nodes_without_a_name_are_called_like_their_output(make_proto, tmp_path)
     proto = make_proto(PLAIN)
     proto.graph.node[0].ClearField("name")
     assert [node.name for node in load_graph(saved(proto, tmp_path)).graph] == ["y"]
+
+
+def test_one_name_is_given_once(make_proto, tmp_path) -> None:
+    proto = make_proto("g (float[1,4] x) => (float[1,4] y) { [n] h = Neg(x)  [n] y = Abs(h) }")
+    names = [node.name for node in load_graph(saved(proto, tmp_path)).graph]
+    assert len(set(names)) == 2
+
+
+def test_names_that_a_pass_gives_do_not_meet_those_of_the_file(make_graph, run_graph) -> None:
+    from bibench_deploy.graph.initializer import add_initializer
+
+    model = make_graph("g (float[1,4] x) => (float[1,4] y) { scale = Neg(x)  y = Relu(scale) }")
+    constant = add_initializer(model.graph, "scale", np.full(4, 2, np.float32))
+    assert constant.name == "scale_1"
+    relu = model.graph.node(1)
+    multiply = ir.node("Mul", [relu.inputs[0], constant], name="scale")
+    multiply.outputs[0].name = "scale"
+    model.graph.insert_before(relu, multiply)
+    relu.replace_input_with(0, multiply.outputs[0])
+    normalize(model)
+    assert run_graph(model, -np.ones((1, 4), np.float32)).tolist() == [[2, 2, 2, 2]]
+
+
+def test_foreign_metadata_goes(make_proto, tmp_path) -> None:
+    proto = make_proto(PLAIN)
+    proto.metadata_props.add(key="author", value="somebody")
+    proto.metadata_props.add(key="bibench.notes", value="not ours")
+    proto.graph.node[0].metadata_props.add(key="bibench.layout", value="1")
+    proto.graph.node[0].doc_string = "File /home/somebody/net.py, line 3"
+    model = load_graph(saved(proto, tmp_path))
+    assert not model.metadata_props
+    assert notes(model) == ()
+    (node,) = model.graph
+    assert (dict(node.metadata_props), node.doc_string) == ({}, None)
+
+
+def test_weights_that_are_listed_as_inputs_are_constants(make_proto, tmp_path) -> None:
+    text = "g (float[1,2,4,4] x, float[3,2,1,1] w) => (float[1,3,4,4] y) { y = Conv(x, w) }"
+    model = load_graph(saved(make_proto(text, w=np.ones((3, 2, 1, 1))), tmp_path))
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    (conv,) = model.graph
+    assert constant_of(conv.inputs[1]) is not None
+
+
+FUNCTIONS = """
+<ir_version: 10, opset_import: ["" : 18, "mine" : 1]>
+g (float[1,4] x) => (float[1,4] y) {
+    a = mine.outer <scale: float = 3.0> (x)
+    y = mine.outer (a)
+}
+<domain: "mine", opset_import: ["" : 18, "mine" : 1]>
+outer <scale: float = 0.5> (x) => (y) {
+    c = Constant <value_float: float = @scale> ()
+    h = mine.inner (x)
+    y = Mul(h, c)
+}
+<domain: "mine", opset_import: ["" : 18]>
+inner (x) => (y) { h = Neg(x)  y = Abs(h) }
+"""
+
+
+def test_functions_are_written_out(run_graph, tmp_path) -> None:
+    path = saved(onnx.parser.parse_model(FUNCTIONS), tmp_path)
+    model = load_graph(path)
+    assert ops(model) == ["Neg", "Abs", "Mul"] * 2
+    assert not model.functions
+    assert run_graph(model, np.full((1, 4), -2, np.float32)).tolist() == [[3, 3, 3, 3]]
+
+
+def test_functions_that_call_each_other_are_refused(tmp_path) -> None:
+    text = FUNCTIONS.replace("h = Neg(x)  y = Abs(h)", "y = mine.outer(x)").replace(
+        "inner (x)", "inner (x)"
+    )
+    text = text.replace(
+        'opset_import: ["" : 18]>\ninner', 'opset_import: ["" : 18, "mine" : 1]>\ninner'
+    )
+    with pytest.raises(GraphError, match=r"model\.onnx: "):
+        load_graph(saved(onnx.parser.parse_model(text), tmp_path))
+
+
+# What an operator is called with differs between opsets.
+LAYER = """g (float[N,4,6,6] x) => (float[N,8] y) {{
+    c = Clip(x, low, high)
+    {}
+    d = Dropout{}(p)
+    m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d)
+    {}
+    {}
+    y = Gemm<transB=1>(q, w)
+}}"""
+MEAN_11 = "r = ReduceMean<axes=[2,3], keepdims=1>(m)"
+MEAN_18 = "r = ReduceMean<keepdims=1>(m, spatial)"
+SQUEEZE_11, SQUEEZE_13 = "q = Squeeze<axes=[2,3]>(r)", "q = Squeeze(r, spatial)"
+OPSETS = {
+    11: (MEAN_11, SQUEEZE_11), 12: (MEAN_11, SQUEEZE_11), 13: (MEAN_11, SQUEEZE_13),
+    14: (MEAN_11, SQUEEZE_13), 15: (MEAN_11, SQUEEZE_13), 16: (MEAN_11, SQUEEZE_13),
+    17: (MEAN_11, SQUEEZE_13), 18: (MEAN_18, SQUEEZE_13), 19: (MEAN_18, SQUEEZE_13),
+    20: (MEAN_18, SQUEEZE_13), 21: (MEAN_18, SQUEEZE_13),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_opset_from_11_to_21_is_read(opset, make_proto, run_graph, tmp_path) -> None:
+    text = LAYER.format("p = Pad(c, amounts)", "<ratio=0.5>" if opset < 12 else "", *OPSETS[opset])
+    proto = make_proto(
+        text,
+        opset=opset,
+        low=-1.0,
+        high=1.0,
+        amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        spatial=np.array([2, 3]),
+        w=np.random.default_rng(1).standard_normal((8, 4)),
+    )
+    model = load_graph(saved(proto, tmp_path))
+    assert ops(model) == ["Clip", "Pad", "MaxPool", "ReduceMean", "Squeeze", "Gemm"]
+    x = np.random.default_rng(0).standard_normal((1, 4, 6, 6)).astype(np.float32)
+    np.testing.assert_array_equal(run_graph(model, x), run_graph(proto, x))
+
+
+def test_a_transposed_weight_becomes_one_constant(make_graph) -> None:
+    text = "g (float[1,4] x) => (float[1,3] y) { t = Transpose<perm=[1,0]>(w)  y = MatMul(x, t) }"
+    (node,) = make_graph(text, w=np.arange(12.0).reshape(3, 4)).graph
+    assert constant_of(node.inputs[1]).tolist() == np.arange(12.0).reshape(3, 4).T.tolist()
+
+
+@pytest.mark.parametrize("location", ["../outside.data", "/etc/passwd"])
+def test_weights_outside_the_folder_are_not_read(location, make_proto, tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "outside.data").write_bytes(bytes(64))
+    proto = make_proto(PLAIN.replace("Relu(x)", "Mul(x, w)"), w=np.ones(4))
+    (tensor,) = proto.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path = tmp_path / "in" / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphError, match=r"model\.onnx: "):
+        load_graph(path)
+
+
+def test_a_constant_of_impossible_size_is_not_made(make_proto, tmp_path) -> None:
+    text = """g (float[1,4] x) => (float[1,4] y) {
+        c = ConstantOfShape(sizes)  m = ReduceMax<keepdims=0>(c)  y = Add(x, m) }"""
+    proto = make_proto(text, opset=17, sizes=np.array([2**20, 2**20, 2**20]))
+    model = load_graph(saved(proto, tmp_path))
+    assert "ConstantOfShape" in ops(model)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_in_one_line(data, make_proto, tmp_path_factory) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    text = """g (float[N,2,5,5] x) => (float[N,3] y) {
+        c = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w)  n = Neg(b)  a = Add(c, n)
+        s = Sign(a)  p = GlobalAveragePool(s)  f = Flatten(p)  y = Gemm<transB=1>(f, v) }"""
+    proto = make_proto(text, w=np.ones((4, 2, 3, 3)), b=np.ones((1, 4, 1, 1)), v=np.ones((3, 4)))
+    content = bytearray(proto.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4), label="bytes changed")):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans(), label="is cut"):
+        del content[data.draw(st.integers(0, len(content))) :]
+    path.write_bytes(bytes(content))
+    message = str(path)
+    try:
+        load_graph(path)
+    except GraphError as error:
+        message = str(error)
+    assert message.startswith(str(path))
+    assert "\n" not in message

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from bibench_deploy.errors import GraphError
+
+WEIGHTS = {
+    "w": np.ones((5, 4, 3, 3)), "three": np.ones((5, 3, 3, 3)), "flat": np.ones((6, 2)),
+    "pair": np.ones(2), "four": np.ones(4), "five": np.ones(5), "sizes": np.array([1, 7]),
+    "group": np.ones((5, 2, 3, 3)),
+}  # fmt: skip
+
+# Name: (nodes from x, [1,4,6,6], to y; how the node is named in the message).
+MISFITS = {
+    "channels of a convolution": ("[bad] y = Conv(x, three)", r"\(Conv\) .* \[1, 4, 6, 6\] and \["),
+    "groups of a convolution": ("[bad] y = Conv<group=2>(x, group)", r"\(Conv\)"),
+    "bias of a convolution": ("[bad] y = Conv(x, w, four)", r"\(Conv\)"),
+    "batch norm": ("[bad] y = BatchNormalization(x, five, five, five, five)", r"\(BatchNorm"),
+    "product of matrices": ("[bad] y = MatMul(x, five)", r"\(MatMul\)"),
+    "gemm": ("f = Flatten(x)  [bad] y = Gemm(f, flat)", r"\(Gemm\) .* \[1, 144\] and \[6, 2\]"),
+    "sum": ("[bad] y = Add(x, five)", r"\(Add\) .* \[1, 4, 6, 6\] and \[5\]"),
+    "reshape": ("[bad] y = Reshape(x, sizes)", r"\(Reshape\)"),
+    "concat": ("f = Flatten(x)  [bad] y = Concat<axis=0>(x, f)", r"\(Concat\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_node_that_does_not_fit_its_inputs_is_named_with_their_shapes(case, make_graph) -> None:
+    nodes, message = MISFITS[case]
+    with pytest.raises(GraphError, match=f'node "bad" {message}.*: export the model again'):
+        make_graph(f"g (float[1,4,6,6] x) => (float[1,5] y) {{ {nodes}  }}", **WEIGHTS)
+
+
+def test_the_first_of_several_is_named(make_graph) -> None:
+    with pytest.raises(GraphError, match='node "first"'):
+        make_graph(
+            "g (float[1,4] x) => (float[1,4] y) { [first] h = Add(x, w)  [second] y = Add(h, w) }",
+            w=np.ones(3),
+        )
+
+
+def test_a_size_that_depends_on_the_numbers_is_refused(make_graph) -> None:
+    with pytest.raises(GraphError, match=r'node "found" \(NonZero\) gives a tensor of no fixed'):
+        make_graph("g (float[1,4] x) => (int64[2,K] y) { [found] y = NonZero(x) }")
+
+
+def test_shapes_that_the_file_tells_wrongly_do_not_count(make_graph) -> None:
+    model = make_graph("g (float[1,4,6,6] x) => (float[1,9] y) { y = Flatten(x) }")
+    assert list(model.graph.outputs[0].shape) == [1, 144]
