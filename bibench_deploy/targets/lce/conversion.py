@@ -155,7 +155,6 @@ def _serve() -> None:
 def _convert(lowered: str, directory: str, turns_input: bool) -> dict[str, Any]:
     from importlib.metadata import version
 
-    import larq_compute_engine
     import onnx_ir as ir
     import tensorflow as tf
 
@@ -165,12 +164,39 @@ def _convert(lowered: str, directory: str, turns_input: bool) -> dict[str, Any]:
     builder = KerasBuilder(ir.load(lowered), turns_input=turns_input)
     model = builder.build()
     model.save(Path(directory, KERAS_NAME))
-    Path(directory, TFLITE_NAME).write_bytes(larq_compute_engine.convert_keras_model(model))
+    Path(directory, TFLITE_NAME).write_bytes(_to_tflite(model))
     packages = ("tensorflow", "tf-keras", "larq", "larq-compute-engine")
     return {
         "is_rotated": builder.is_rotated,
         "versions": {package: version(package) for package in packages},
     }
+
+
+def _to_tflite(model: Any) -> bytes:
+    """What LCE's `convert_keras_model` gives, to the byte, in half the time.
+
+    That one saves a model as Keras does, with functions to train each layer further; the
+    converter reads only the one that predicts.
+    """
+    import larq_compute_engine
+    import tensorflow as tf
+
+    source = model.inputs[0]
+    name = source.name.partition(":")[0]
+    signature = tf.TensorSpec([1, *source.shape[1:]], source.dtype, name=name)
+
+    def run(inputs: Any) -> dict[str, Any]:
+        outputs = model(inputs, training=False)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return dict(zip(model.output_names, outputs, strict=True))
+
+    predict = tf.function(run, input_signature=[signature], autograph=False)
+    holder = tf.Module()
+    holder.weights, holder.predict = model.variables, predict
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(holder, folder, signatures=predict)
+        content: bytes = larq_compute_engine.convert_saved_model(folder)
+    return content
 
 
 def _store(tflite: str, fully_connected: str, float_storage: str) -> dict[str, Any]:

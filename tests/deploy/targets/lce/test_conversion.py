@@ -1,11 +1,13 @@
 import importlib.util
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bibench_deploy.errors import ConversionError, MissingExtraError
-from bibench_deploy.targets.lce import conversion
+from bibench_deploy.targets.lce import TARGET, conversion
 from bibench_deploy.targets.lce.conversion import ConversionProcess
 
 DIES = "import sys; print('noise', file=sys.stderr); sys.exit('last words')"
@@ -116,3 +118,36 @@ def test_the_versions_of_all_that_took_part_are_told(converted) -> None:
     assert set(converted.written.versions) == {
         "tensorflow", "tf-keras", "larq", "larq-compute-engine",
     }  # fmt: skip
+
+
+BY_LARQ = """
+import sys
+import larq, larq_compute_engine, tensorflow as tf
+
+model = tf.keras.models.load_model(sys.argv[1])
+sys.stdout.buffer.write(larq_compute_engine.convert_keras_model(model))
+"""
+
+
+def test_the_file_is_the_one_that_larq_makes_of_the_keras_model(
+    lce_writer, make_graph, tmp_path
+) -> None:
+    rng = np.random.default_rng(0)
+    graph = make_graph(
+        """g (float[1,3,8,8] x) => (y) { f = Conv<pads=[1,1,1,1], strides=[2,2]>(x, v)
+        s = Sign(f)  c = Conv<pads=[1,1,1,1]>(s, w)  n = BatchNormalization(c, g, b, b, g)
+        a = Add(n, f)  m = GlobalAveragePool(a)  y = Flatten(m) }""",
+        v=rng.standard_normal((8, 3, 3, 3)),
+        w=np.where(rng.standard_normal((8, 8, 3, 3)) < 0, -1.0, 1.0),
+        g=rng.uniform(0.5, 2, 8),
+        b=rng.standard_normal(8),
+    )
+    written = lce_writer.write(TARGET.lower(graph), tmp_path)
+    reference = subprocess.run(
+        [sys.executable, "-c", BY_LARQ, str(written.files["keras"])],
+        env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
+    assert written.files["model"].read_bytes() == reference.stdout
