@@ -9,7 +9,6 @@ magnitude.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -437,37 +436,56 @@ def binary_weight(
         return None
     magnitudes = np.abs(weight)
     others = tuple(axis for axis in range(weight.ndim) if axis != output_axis)
-    largest = magnitudes.max(axis=others)
+    largest, smallest = magnitudes.max(axis=others), magnitudes.min(axis=others)
     if not np.isfinite(largest).all():
         return None
+    if not smallest.all():
+        return _weight_with_zeros(weight, magnitudes, output_axis)
+    scale = largest
+    if not np.array_equal(largest, smallest):
+        if not _is_rounding(largest, smallest):
+            return None
+        scale = np.median(magnitudes, axis=others).astype(np.float32)
+    if weight.size == len(scale) and not _is_one_number(scale):
+        return None
+    if np.array_equal(largest, smallest) and (scale == 1).all():
+        return weight, scale  # the usual weight after lowering: millions of numbers
+    return np.copysign(np.float32(1), weight), scale
+
+
+def _weight_with_zeros(
+    weight: npt.NDArray[np.float32], magnitudes: npt.NDArray[np.float32], output_axis: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+    others = tuple(axis for axis in range(weight.ndim) if axis != output_axis)
     is_zero = magnitudes == 0
-    held = magnitudes
-    if is_zero.any():
-        held = np.where(is_zero, np.float32(np.inf), magnitudes)
-    # The smallest besides 0; infinite, and so cut to the largest, where there is nothing else.
-    smallest = np.minimum(held.min(axis=others), largest)
-    if np.array_equal(largest, smallest):
-        scale = largest
-    elif (
-        largest - smallest
-        <= np.minimum(_SAME_MAGNITUDE * np.maximum(largest, _STE_RANGE), largest / 1000)
-    ).all():
-        known = np.where(is_zero, np.float32(np.nan), magnitudes)
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # channels of zeros have no median
-            scale = np.nan_to_num(np.nanmedian(known, axis=others)).astype(np.float32)
-    else:
+    scale = largest = magnitudes.max(axis=others)
+    is_alive = largest > 0
+    shape = [1] * weight.ndim
+    shape[output_axis] = -1
+    # A zero beside other numbers says nothing of their magnitude.
+    is_hole = is_zero & is_alive.reshape(shape)
+    held = np.where(is_hole, np.float32(np.nan), magnitudes)
+    smallest = np.nanmin(held, axis=others)
+    if not np.array_equal(largest, smallest):
+        if not _is_rounding(largest, smallest):
+            return None
+        scale = np.nanmedian(held, axis=others).astype(np.float32)
+    count = (~is_zero).sum(axis=others)
+    size = weight.size // len(scale)
+    if not is_alive.any() or 2 * count.sum() < size * is_alive.sum():
         return None
-    per_channel = (~is_zero).sum(axis=others)
-    zeros = int(is_zero.sum() - (per_channel == 0).sum() * (weight.size // len(largest)))
-    alive = scale[per_channel > 0]
-    if len(alive) == 0 or 2 * zeros > (per_channel > 0).sum() * (weight.size // len(largest)):
-        return None
-    if (per_channel <= 1).all() and alive.max() - alive.min() > alive.max() / 1000:
+    if (count <= 1).all() and not _is_one_number(scale[is_alive]):
         return None
     signs = np.where(weight >= 0, np.float32(1), np.float32(-1))
-    if zeros:
-        shape = [1] * weight.ndim
-        shape[output_axis] = -1
-        signs[is_zero & (per_channel > 0).reshape(shape)] = 0
+    signs[is_hole] = 0
     return signs, scale
+
+
+def _is_rounding(largest: npt.NDArray[np.float32], smallest: npt.NDArray[np.float32]) -> bool:
+    """Whether magnitudes differ by no more than straight-through arithmetic leaves."""
+    allowed = np.minimum(_SAME_MAGNITUDE * np.maximum(largest, _STE_RANGE), largest / 1000)
+    return bool((largest - smallest <= allowed).all())
+
+
+def _is_one_number(scale: npt.NDArray[np.float32]) -> bool:
+    return bool(scale.max() - scale.min() <= scale.max() / 1000)
