@@ -61,28 +61,30 @@ def geometries(
     size: int = 12,
     groups: tuple[int, ...] = (1,),
     channels: tuple[int, ...] = (2,),
-    even_pads: bool = False,
+    outputs: tuple[int, ...] = (1, 2, 3),
+    most_padding: int = 0,
 ) -> Geometry:
-    """A convolution that gives at least one number.
+    """A window that gives at least one number; it pads up to its kernel plus `most_padding`.
 
-    PyTorch pads alike on both sides; with `even_pads` so does this, otherwise now and then.
+    PyTorch pads alike on both sides; ONNX files of others need not.
     """
     pair = lambda most: st.tuples(st.integers(1, most), st.integers(1, most))  # noqa: E731
     # Equal sides are what most networks have.
     both = lambda most: st.integers(1, most).map(lambda one: (one, one)) | pair(most)  # noqa: E731
     kernels = draw(both(kernel))
     group = draw(st.sampled_from(groups))
-    alike = st.tuples(*[st.integers(0, side) for side in kernels]).map(lambda two: two * 2)
-    uneven = st.tuples(*[st.integers(0, side) for side in kernels * 2])
+    pads = [st.integers(0, side + most_padding) for side in kernels]
+    alike = st.tuples(*pads).map(lambda two: two * 2)
+    uneven = st.tuples(*pads, *pads)
     drawn = Geometry(
         size=draw(both(size)),
         kernel=kernels,
         strides=draw(both(stride)),
-        pads=draw(alike if even_pads else alike | uneven),
+        pads=draw(alike | uneven),
         dilations=draw(st.just((1, 1)) | both(dilation)),
         group=group,
         inputs=draw(st.sampled_from(channels)) * group,
-        outputs=draw(st.sampled_from((1, 2, 3))) * group,
+        outputs=draw(st.sampled_from(outputs)) * group,
     )
     # Where the kernel is larger than the padded map, the map grows.
     missing = [max(1 - number, 0) * drawn.strides[axis] for axis, number in
