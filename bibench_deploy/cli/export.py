@@ -131,6 +131,7 @@ def summary(artifact: Artifact) -> str:
     if (accuracy := verification["accuracy"]) is not None:
         rows.append(("accuracy", _answers(accuracy)))
     rows += [("storage", line) for line in _storage(artifact.manifest)]
+    rows += [("unfused", line) for line in _unfused(verification.get("unfused_scales"))]
     rows += _input(artifact.manifest)
     rows += [
         (finding["severity"], f"{finding['code']} {finding['layer']}: {finding['message']}")
@@ -158,6 +159,15 @@ def _storage(manifest: dict[str, Any]) -> list[str]:
     saved = (storage["exact_size_bytes"] - storage["size_bytes"]) / 1000
     size = f"{abs(saved):,.1f} kB {'smaller' if saved >= 0 else 'larger'}"
     return [f"{' and '.join(forms)}: {size}; {_cost(manifest['verification'])}"]
+
+
+def _unfused(cost: dict[str, Any] | None) -> list[str]:
+    """What scales cost that run as float operators behind their layers."""
+    if cost is None:
+        return []
+    extra = ", ".join(f"{count} {name}" for name, count in cost["extra_operators"].items())
+    text = f"{cost['layers']} scales run as float operators ({extra} more)"
+    return [f"{text}: {cost['latency_ratio']:.2f} times the latency without them"]
 
 
 def _cost(verification: dict[str, Any]) -> str:

@@ -243,6 +243,10 @@ class _Export:
                 cost = measure_storage_cost(seen, written.execute(self._inputs))
                 storage["cost"] = cost.to_json()
             accuracy = self._test(answers, written.execute)
+        unfused = None
+        if not is_twin and self._options.allow_unfused_scales:
+            self._progress("timing the scales that are not fused")
+            unfused = self._writer.measure_unfused_scales(lowered, written)
         count = len(binary_convs(lowered))
         files = {role: file_entry(path) for role, path in written.files.items()}
         files["onnx"] = file_entry(directory / "model.onnx")
@@ -269,6 +273,7 @@ class _Export:
                 "parity": parity,
                 "accuracy": accuracy,
                 "storage": storage,
+                "unfused_scales": unfused,
             },
             "findings": [] if linted is None else [item.to_json() for item in linted.findings],
             "versions": {**_own_versions(), **written.versions},

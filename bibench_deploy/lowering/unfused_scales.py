@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, only_reader, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
-from bibench_deploy.lowering.fold_channel_affine import channel_step
+from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
+from bibench_deploy.lowering.fold_channel_affine import channel_step, fold_channel_affine
+from bibench_deploy.lowering.fold_shifts import fold_shifts
 
 _Vector = npt.NDArray[np.float64]
 
@@ -29,18 +32,39 @@ _Vector = npt.NDArray[np.float64]
 _SAME = 8 * 2.0**-24
 
 
-def unfused_scales(model: ir.Model) -> list[str]:
-    """Apply the pass to `model`, in place.
+# In the metadata of nodes that multiply by such a factor.
+UNFUSED = "bibench.unfused"
 
-    Returns:
-        The names of the nodes that multiply by a factor that stays, in graph order.
-    """
-    names: list[str] = []
+
+def unfused_scales(model: ir.Model) -> None:
+    """Apply the pass to `model`, in place."""
     for conv in binary_convs(model):
         chain = _chain_behind(conv)
         if chain.factors:
-            names += _rebuild(model.graph, conv, chain)
-    return names
+            _rebuild(model.graph, conv, chain)
+
+
+def unfused_nodes(model: ir.Model) -> list[ir.Node]:
+    """The nodes of a lowered graph that multiply by a factor which is not fused."""
+    return [node for node in model.graph if UNFUSED in node.metadata_props]
+
+
+def without_unfused_scales(model: ir.Model) -> ir.Model:
+    """A copy of a lowered graph without these factors: what the same layers cost fused.
+
+    It computes something else; it is there to be timed.
+    """
+    clone = model.clone()
+    for node in unfused_nodes(clone):
+        source = node.inputs[0]
+        assert source is not None
+        node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+        clone.graph.remove(node, safe=True)
+    RemoveUnusedNodesPass()(clone)
+    fold_channel_affine(clone)
+    drop_clip_before_sign(clone)
+    fold_shifts(clone)
+    return clone
 
 
 @dataclass
@@ -104,7 +128,7 @@ def _factor_of(node: ir.Node, value: ir.Value) -> ir.Value | npt.NDArray[np.floa
     return array.astype(np.float64)
 
 
-def _rebuild(graph: ir.Graph, conv: BinaryConv, chain: _Chain) -> list[str]:
+def _rebuild(graph: ir.Graph, conv: BinaryConv, chain: _Chain) -> None:
     name, shape = conv.facts.name, shape_of(chain.end)
     factors: list[ir.Value] = []
     for factor in chain.factors:
@@ -132,13 +156,14 @@ def _rebuild(graph: ir.Graph, conv: BinaryConv, chain: _Chain) -> list[str]:
         node = ir.node(operator, [value, operand], name=f"{name}_rescaled_{index}")
         value = node.outputs[0]
         value.name, value.shape, value.dtype = node.name, ir.Shape(shape), ir.DataType.FLOAT
+        if first_factor <= index < first_factor + len(factors):
+            node.metadata_props[UNFUSED] = "1"
         added.append(node)
     # Behind the last of the old nodes: a factor may be computed after the layer.
     graph.insert_after(chain.nodes[-1], added)
     chain.end.replace_all_uses_with(value, replace_graph_outputs=True)
     for node in reversed(chain.nodes):
         graph.remove(node, safe=True)
-    return [str(node.name) for node in added[first_factor : first_factor + len(factors)]]
 
 
 def _per_channel(graph: ir.Graph, name: str, vector: _Vector, rank: int) -> ir.Value:

@@ -117,6 +117,17 @@ class Writer(Protocol):
         """
         ...
 
+    def measure_unfused_scales(
+        self, lowered: ir.Model, written: WrittenModel
+    ) -> dict[str, Any] | None:
+        """What scales cost that the engine does not fuse; None where it fuses all of them.
+
+        Args:
+            lowered: the graph that was written.
+            written: what `write` gave for it.
+        """
+        ...
+
 
 class Target(Protocol):
     """A runtime that bibench can write for; `targets/<name>/__init__.py` holds one as TARGET."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,11 @@ from bibench_deploy.lowering.fold_shifts import fold_shifts
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
 from bibench_deploy.lowering.strided_dilation import strided_dilation
-from bibench_deploy.lowering.unfused_scales import unfused_scales
+from bibench_deploy.lowering.unfused_scales import (
+    unfused_nodes,
+    unfused_scales,
+    without_unfused_scales,
+)
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
@@ -45,6 +50,7 @@ from bibench_deploy.targets.lce.residency import (
     unpack_signs,
 )
 from bibench_deploy.targets.lce.run_model import load_interpreter
+from bibench_deploy.targets.lce.unfused_cost import UnfusedCost, extra_operators, latency_ratio
 
 _Array = npt.NDArray[np.float32]
 
@@ -105,6 +111,28 @@ class _LceWriter:
         reply = self._process.convert(path, directory, turns_input=turns_input)
         path.unlink()
         return self._written(lowered, source or lowered, directory, options, reply)
+
+    def measure_unfused_scales(
+        self, lowered: ir.Model, written: WrittenModel
+    ) -> dict[str, Any] | None:
+        """See `unfused_cost.UnfusedCost`; None where every scale is fused."""
+        count = len(unfused_nodes(lowered))
+        if not count:
+            return None
+        bare = without_unfused_scales(lowered)
+        normalize(bare)
+        model = written.files["model"]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "bare.onnx"
+            ir.save(bare, path)
+            self._process.convert(path, Path(folder))
+            other = Path(folder) / TFLITE_NAME
+            cost = UnfusedCost(
+                layers=count,
+                extra_operators=extra_operators(read_tflite(model), read_tflite(other)),
+                latency_ratio=latency_ratio(model.read_bytes(), other.read_bytes()),
+            )
+        return cost.to_json()
 
     def _written(
         self,

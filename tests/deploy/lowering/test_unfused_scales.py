@@ -5,7 +5,11 @@ from bibench_deploy.graph.facts import binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
-from bibench_deploy.lowering.unfused_scales import unfused_scales
+from bibench_deploy.lowering.unfused_scales import (
+    unfused_nodes,
+    unfused_scales,
+    without_unfused_scales,
+)
 
 RNG = np.random.default_rng(9)
 C, H, W = 3, 5, 4
@@ -60,20 +64,20 @@ FORMS = {
 
 @pytest.fixture
 def passed(make_graph, run_graph):
-    """passed(body): the graph after the pass, which must compute as before, and its result."""
+    """passed(body): the graph after the pass, which must compute as before; its factors."""
 
     def run(body):
         used = {key: array for key, array in CONSTANTS.items() if key in body}
         before = make_graph(f"g (float[1,2,{H},{W}] x) => (y) {{ {body} }}", **used)
         canonical_binarization(before)
         after = before.clone()
-        names = unfused_scales(after)
+        unfused_scales(after)
         fold_channel_affine(after)
         expected = run_graph(before, X)
         np.testing.assert_allclose(
             run_graph(after, X), expected, rtol=0, atol=2e-6 * np.abs(expected).max()
         )
-        return after, names
+        return after, unfused_nodes(after)
 
     return run
 
@@ -90,40 +94,37 @@ def behind(model) -> list[str]:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_factor_comes_behind_all_that_folds(form, passed) -> None:
     body, factors = FORMS[form]
-    model, names = passed(body)
+    model, nodes = passed(body)
     assert behind(model) == ["BatchNormalization", *["Mul"] * factors, "Add"]
-    assert names == [node.name for node in model.graph if node.name in names]
-    assert len(names) == factors
+    assert [node.op_type for node in nodes] == ["Mul"] * factors
 
 
 def test_a_product_of_vectors_leaves_one_number_for_each_place(passed) -> None:
-    model, (name,) = passed(FORMS["a product of vectors"][0])
-    (node,) = (node for node in model.graph if node.name == name)
+    _, (node,) = passed(FORMS["a product of vectors"][0])
     assert shape_of(node.inputs[1]) == (1, 1, H, W)
     assert np.abs(constant_of(node.inputs[1])).max() == 1
 
 
 def test_what_is_no_product_stays_whole(passed) -> None:
-    model, (name,) = passed(FORMS["any constant"][0])
-    (node,) = (node for node in model.graph if node.name == name)
+    _, (node,) = passed(FORMS["any constant"][0])
     assert shape_of(node.inputs[1]) == (1, C, H, W)
 
 
 def test_nothing_behind_a_layer_without_such_a_factor_is_touched(passed) -> None:
-    model, names = passed(LAYER + "t = Mul(c, alpha)" + NORM)
-    assert names == []
+    model, nodes = passed(LAYER + "t = Mul(c, alpha)" + NORM)
+    assert nodes == []
     assert behind(model) == ["BatchNormalization"]
 
 
 def test_a_second_factor_behind_an_offset_stays_behind_it(passed) -> None:
-    model, names = passed(LAYER + "d = Mul(c, any)  e = Add(d, delta)  y = Mul(e, map)")
+    model, nodes = passed(LAYER + "d = Mul(c, any)  e = Add(d, delta)  y = Mul(e, map)")
     assert behind(model) == ["BatchNormalization", "Mul", "Add", "Mul"]
-    assert len(names) == 1
+    assert len(nodes) == 1
 
 
 def test_what_something_else_reads_stays(passed) -> None:
-    _, names = passed(LAYER + "t = Mul(c, any)  z = Relu(c)  y = Add(t, z)")
-    assert names == []
+    _, nodes = passed(LAYER + "t = Mul(c, any)  z = Relu(c)  y = Add(t, z)")
+    assert nodes == []
 
 
 def test_a_factor_that_makes_the_output_larger_stays(make_graph) -> None:
@@ -133,4 +134,14 @@ def test_a_factor_that_makes_the_output_larger_stays(make_graph) -> None:
         any=CONSTANTS["any"],
     )
     canonical_binarization(model)
-    assert unfused_scales(model) == []
+    unfused_scales(model)
+    assert unfused_nodes(model) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_without_the_factors_only_what_fuses_is_left(form, passed) -> None:
+    model, nodes = passed(FORMS[form][0])
+    bare = without_unfused_scales(model)
+    assert behind(bare) == ["BatchNormalization"]
+    assert not {"Abs", "ReduceMean", "Mul"} & {node.op_type for node in bare.graph}
+    assert unfused_nodes(model) == nodes  # the model itself keeps them
