@@ -124,6 +124,18 @@ def find_binarization(
         The binarization with the shortest slice that takes two values only. Where there is
         none, the shortest that takes a third value on its threshold alone; else None.
     """
+    found = _walk_back(model, value, is_widest)
+    return found if isinstance(found, Binarization) else None
+
+
+def is_always_one_value(model: ir.Model, value: ir.Value) -> bool:
+    """Whether pointwise operators make one value of every number: x >= 0 behind a ReLU."""
+    return isinstance(_walk_back(model, value, False), _Constant)
+
+
+def _walk_back(
+    model: ir.Model, value: ir.Value, is_widest: bool
+) -> Binarization | _Constant | None:
     nodes: list[ir.Node] = []
     leaves: list[ir.Value] = [value]
     found: Binarization | None = None
@@ -146,7 +158,7 @@ def find_binarization(
         slice_nodes = tuple(reversed(nodes))
         step = _step_of(model, leaves[0], value, slice_nodes)
         if isinstance(step, _Constant):
-            break
+            return found or step
         if step is None:
             continue
         reached = Binarization(
