@@ -55,8 +55,6 @@ class BinaryConvFacts:
         is_rescaled_by_activation: whether that factor is computed from the layer's own input.
         has_batch_norm: whether a BatchNormalization follows that the scale can fold into.
         has_mean_shift: whether the binarized tensor is a sum with a constant per channel.
-        zeros_come_from: name of a node before the binarization that yields exact zeros
-            (a ReLU, say), else None.
         consumers: operators that read the output, constant factors and batch norm passed.
     """
 
@@ -79,7 +77,6 @@ class BinaryConvFacts:
     is_rescaled_by_activation: bool
     has_batch_norm: bool
     has_mean_shift: bool
-    zeros_come_from: str | None
     consumers: tuple[str, ...]
 
 
@@ -353,7 +350,6 @@ def _describe(
         is_rescaled_by_activation=factor is not None and _is_computed_from(factor, source),
         has_batch_norm=has_batch_norm,
         has_mean_shift=_is_shifted(source),
-        zeros_come_from=_zeros_come_from(source),
         consumers=tuple(use.node.op_type for use in end.uses()),
     )
     return BinaryConv(
@@ -473,20 +469,3 @@ def _is_shifted(source: ir.Value) -> bool:
         return False
     constant = _constant_operand(node)
     return constant is not None and bool(constant.any())
-
-
-def _zeros_come_from(source: ir.Value) -> str | None:
-    """The nearest node that yields exact zeros for a whole range of its inputs."""
-    node = source.producer()
-    while node is not None and node.op_type in ("MaxPool", "Reshape", "Flatten", "Transpose"):
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if node is None:
-        return None
-    if node.op_type == "Relu":
-        return node.name
-    if node.op_type == "Clip":
-        low = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-        high = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        if any(bound is not None and bound.item() == 0 for bound in (low, high)):
-            return node.name
-    return None

@@ -1,9 +1,9 @@
 """BIB101 sign-of-zero: exactly 0 becomes 0, a third value that one bit cannot hold.
 
 That is what ONNX Sign (torch.sign) does; Larq Compute Engine gives +1 for 0 and for −0.
-After batch norm an exact 0 is rare; where it is frequent, the deployed network computes
-something else. Behind a ReLU nothing is negative, and Sign there is two values, 0 and 1:
-that is held as it is, and so is a comparison x > 0.
+After batch norm an exact 0 is rare, and the proof of parity counts them: where they are
+frequent, the export fails. Behind a ReLU nothing is negative, and Sign there is two values,
+0 and 1: that is held as it is, and so is a comparison x > 0.
 
 Bad:   torch.sign(x)
 Good:  torch.where(x >= 0, 1.0, -1.0)
@@ -24,13 +24,11 @@ from bibench_deploy.targets._target import Target
 def _check(facts: BinaryConvFacts, target: Target) -> Iterator[Defect]:
     if facts.at_threshold != 0:
         return
-    becomes = f"{facts.threshold:g} becomes {facts.at_threshold:g} here, and +1 on {target.name}"
-    hint = "binarize by torch.where(x >= 0, 1.0, -1.0)"
-    if facts.zeros_come_from is not None:
-        message = f"{becomes}; {facts.zeros_come_from} before it gives many exact zeros"
-        yield Defect(Severity.ERROR, message, f"{hint}, or move the sign before the ReLU")
-    else:
-        yield Defect(Severity.WARNING, becomes, hint)
+    yield Defect(
+        Severity.WARNING,
+        f"{facts.threshold:g} becomes 0 here, and +1 on {target.name}",
+        "binarize by torch.where(x >= 0, 1.0, -1.0)",
+    )
 
 
 RULE = Rule("BIB101", "sign-of-zero", _check)

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
+SIGN = "g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)"
 BAD = {
-    "clean": "g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)  y = Conv(s, w)",
+    "clean": f"{SIGN}  y = Conv(s, w)",
     "warning": "s = Sign(x)  y = Conv(s, w)",
-    "error": "h = Relu(x)  s = Sign(h)  y = Conv(s, w)",
+    "error": f"{SIGN}  c = Conv(s, w)  y = Mul(c, rows)",
 }
 
 # What runs `bibench` with some packages absent, as on a machine that has not got them.
@@ -70,7 +71,12 @@ def networks(make_proto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """The current folder, with clean.onnx, warning.onnx and error.onnx."""
     for name, nodes in BAD.items():
         proto = make_proto(
-            f"g (float[1,4,8,8] x) => (y) {{ {nodes} }}", w=SIGNS, zero=0.0, one=1.0, minus=-1.0
+            f"g (float[1,4,8,8] x) => (y) {{ {nodes} }}",
+            w=SIGNS,
+            rows=np.linspace(0.5, 2, 6).reshape(6, 1),
+            zero=0.0,
+            one=1.0,
+            minus=-1.0,
         )
         onnx.save(proto, tmp_path / f"{name}.onnx")
     monkeypatch.chdir(tmp_path)

@@ -71,7 +71,7 @@ BAD = {
     "a folder of other files": (["clean.onnx", "--out", "."], "is not an exported folder"),
     "a file in the way": (["clean.onnx", "--out", "error.onnx/here"], "cannot write "),
     "a file itself": (["clean.onnx", "--out", "error.onnx"], "is not an exported folder"),
-    "what lint finds": (["error.onnx"], "BIB101"),
+    "what lint finds": (["error.onnx"], "BIB201"),
 }
 
 

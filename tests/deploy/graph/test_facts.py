@@ -53,7 +53,6 @@ def test_the_facts_of_a_plain_layer(facts_of) -> None:
         is_rescaled_by_activation=False,
         has_batch_norm=False,
         has_mean_shift=False,
-        zeros_come_from=None,
         consumers=(),
     )
 
@@ -392,24 +391,6 @@ def test_consumers_are_those_behind_scale_and_batch_norm(facts_of) -> None:
         **NORM,
     )
     assert sorted(facts.consumers) == ["Add", "Relu"]
-
-
-ZEROS = {
-    "h = Relu(x)": "h",
-    "[relu] r = Relu(x)  h = MaxPool<kernel_shape=[1,1]>(r)": "relu",
-    "h = Clip(x, zero, one)": "h",
-    "h = Clip(x, zero)": "h",
-    "h = Clip(x, minus, zero)": "h",
-    "h = Clip(x, minus, one)": None,
-    "h = Neg(x)": None,
-    "r = Relu(x)  h = Sub(r, one)": None,
-}
-
-
-@pytest.mark.parametrize("nodes", ZEROS)
-def test_where_exact_zeros_come_from(nodes, facts_of) -> None:
-    facts = facts_of(f"{nodes}  s = Sign(h)  y = Conv(s, w)", zero=0.0, one=1.0, minus=-1.0)
-    assert facts.zeros_come_from == ZEROS[nodes]
 
 
 def test_a_threshold_beside_zero_is_a_fact(facts_of) -> None:
