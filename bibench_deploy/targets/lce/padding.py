@@ -209,9 +209,10 @@ def _layer_padding(
         is_same = is_same and fits and out == -(-left // stride)
     pair = (amounts[0], amounts[1])
     cut = ((min(pair[0][0], 0), 0), (min(pair[1][0], 0), 0))
-    if all(near <= 0 and far <= 0 for near, far in pair):
-        return LayerPadding("valid", cut)
     is_same = is_same and not _counts_or_skips(node, window)
+    is_whole = all(near == 0 and far == 0 for near, far in pair)
+    if all(near <= 0 and far <= 0 for near, far in pair) and not (is_same and is_whole):
+        return LayerPadding("valid", cut)
     return LayerPadding("same", cut) if is_same else LayerPadding("explicit", pair)
 
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bibench_deploy.errors import LoweringError
-from bibench_deploy.graph.facts import window_of
-from bibench_deploy.targets.lce.padding import plan_padding
+from bibench_deploy.graph.facts import binary_convs, window_of
+from bibench_deploy.lowering.canonical_binarization import canonical_binarization
+from bibench_deploy.targets.lce.padding import ORIENTATION, fit_padding, plan_padding
 
 CONV = "{} = Conv<pads=[{}], strides=[{}], dilations=[{}]>({}, {}_w)"
 
@@ -30,6 +30,8 @@ def by_plan(x, kernel, node, plan):
     window, layer = window_of(node), plan.layers[node]
     if plan.is_rotated:
         x, kernel = x[::-1, ::-1], kernel[::-1, ::-1]
+    rows, columns = layer.cut(window)
+    x = x[rows.start :, columns.start :]
     if layer.mode == "same":
         amounts = [
             tensorflow_same(x.shape[axis], kernel.shape[axis], window.strides[axis],
@@ -37,7 +39,6 @@ def by_plan(x, kernel, node, plan):
             for axis in (0, 1)
         ]  # fmt: skip
     else:
-        x = x[max(-layer.amounts[0][0], 0) :, max(-layer.amounts[1][0], 0) :]
         amounts = [[max(side, 0) for side in pair] for pair in layer.amounts]
         if layer.mode == "valid":
             assert amounts == [[0, 0], [0, 0]]
@@ -85,16 +86,20 @@ def test_padding_by_plan_equals_pytorchs_padding(make_graph, one, other, size) -
         np.testing.assert_array_equal(by_plan(x, kernel, node, plan), expected)
 
 
-def plan_of(make_graph, nodes: str, size: str = "8,8"):
+def graph_of(make_graph, nodes: str, size: str = "8,8", **arrays):
     signs = np.where(np.random.default_rng(0).standard_normal((4, 4, 7, 7)) >= 0, 1.0, -1.0)
-    model = make_graph(
+    return make_graph(
         f"g (float[1,4,{size}] x) => (y) {{ {nodes} }}",
         w1=signs[..., :1, :1],
         w3=signs[..., :3, :3],
         w5=signs[..., :5, :5],
         w7=signs,
+        **arrays,
     )
-    plan = plan_padding(model)
+
+
+def plan_of(make_graph, nodes: str, size: str = "8,8"):
+    plan = plan_padding(graph_of(make_graph, nodes, size))
     return plan.is_rotated, {node.name: layer.mode for node, layer in plan.layers.items()}
 
 
@@ -124,7 +129,9 @@ def test_the_stem_pool_and_shortcut_of_a_resnet_fit_together(make_graph) -> None
     assert modes == {"c": "same", "m": "same", "a": "same", "b": "valid"}
 
 
-def test_a_float_layer_may_be_padded_explicitly_for_a_binary_one_that_may_not(make_graph) -> None:
+def test_a_float_layer_is_padded_explicitly_for_a_binary_one_that_would_be_doubled(
+    make_graph,
+) -> None:
     nodes = """f = Conv<pads=[1,1,0,0], strides=[2,2]>(x, w3)
         s = Sign(x)  b = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)
         g = GlobalAveragePool(f)  h = GlobalAveragePool(b)  y = Add(g, h)"""
@@ -132,21 +139,92 @@ def test_a_float_layer_may_be_padded_explicitly_for_a_binary_one_that_may_not(ma
     assert modes["b"] == "same"
 
 
-def test_a_binary_layer_that_needs_explicit_padding_is_refused_by_name(make_graph) -> None:
-    nodes = "s = Sign(x)  [wide] y = Conv<pads=[1,1,1,1]>(s, w5)"
-    with pytest.raises(
-        LoweringError, match=r"wide: padding \[1, 1, 1, 1\] .* neither SAME nor VAL"
-    ):
-        plan_of(make_graph, nodes)
-
-
 def test_the_twin_with_a_float_layer_is_padded_explicitly(make_graph) -> None:
     assert plan_of(make_graph, "y = Conv<pads=[1,1,1,1]>(x, w5)") == (False, {"y": "explicit"})
 
 
-def test_every_binary_layer_in_the_way_is_named(make_graph) -> None:
-    nodes = """s = Sign(x)  [one] c = Conv<pads=[1,1,1,1]>(s, w5)
-        t = Sign(c)  [two] y = Conv<pads=[0,1,1,1]>(t, w3)"""
-    with pytest.raises(LoweringError) as raised:
-        plan_of(make_graph, nodes)
-    assert [reason.partition(":")[0] for reason in raised.value.reasons] == ["one", "two"]
+def test_of_two_orientations_that_one_is_chosen_that_doubles_less_work(make_graph) -> None:
+    # The first layer is SAME upright, the second turned; the second multiplies more.
+    nodes = """s = Sign(x)  [small] a = Conv<pads=[0,0,1,1], strides=[2,2]>(s, w3)
+        [large] b = Conv<pads=[2,2,1,1], strides=[2,2]>(s, w5)
+        g = GlobalAveragePool(a)  h = GlobalAveragePool(b)  y = Add(g, h)"""
+    model = graph_of(make_graph, nodes)
+    plan = plan_padding(model)
+    assert plan.is_rotated
+    assert {node.name for node in plan.to_double} == {"small"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "is_doubled"),
+    [
+        ("Conv<pads=[1,1,1,1]>(s, w3)", 8, False),
+        ("Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)", 8, False),
+        ("Conv(s, w5)", 8, False),
+        ("Conv<pads=[1,1,1,1]>(s, w5)", 8, True),
+        ("Conv<pads=[0,1,1,1]>(s, w3)", 8, True),
+        # A map smaller than the kernel's reach.
+        ("Conv<pads=[1,1,1,1]>(s, w3)", 2, True),
+        ("Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w3)", 4, True),
+        ("Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w3)", 5, False),
+    ],
+)
+def test_binary_layers_whose_zeros_lce_cannot_hold_are_to_be_doubled(
+    layer, size, is_doubled, make_graph
+) -> None:
+    model = graph_of(make_graph, f"s = Sign(x)  y = {layer}", f"{size},{size}")
+    assert bool(plan_padding(model).to_double) is is_doubled
+
+
+def test_after_fitting_every_binary_layer_is_same_or_valid(make_graph) -> None:
+    nodes = """s = Sign(x)  a = Conv<pads=[1,1,1,1]>(s, w5)
+        t = Sign(a)  b = Conv<pads=[1,1,1,1], strides=[2,2]>(t, w3)
+        u = Sign(b)  y = Conv<pads=[1,1,1,1]>(u, w3)"""
+    model = graph_of(make_graph, nodes, "4,4")
+    canonical_binarization(model)
+    fit_padding(model)
+    plan = plan_padding(model)
+    assert plan.to_double == frozenset()
+    assert {layer.mode for layer in plan.layers.values()} <= {"same", "valid"}
+    # Maps of 4×4, then 2×2, of which the stride reads all at once, then 1×1.
+    shapes = [conv.facts.weight_shape for conv in binary_convs(model)]
+    assert shapes == [(4, 8, 5, 5), (4, 4, 2, 2), (4, 4, 1, 1)]
+
+
+def test_a_settled_orientation_is_kept(make_graph) -> None:
+    nodes = "s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w3)"
+    model = graph_of(make_graph, nodes)
+    model.metadata_props[ORIENTATION] = "turned"
+    assert plan_padding(model).is_rotated
+    canonical_binarization(model)
+    fit_padding(model)
+    assert model.metadata_props[ORIENTATION] == "turned"
+    other = graph_of(make_graph, nodes)
+    fit_padding(other)
+    assert other.metadata_props[ORIENTATION] == "upright"
+
+
+def padded_with(make_graph, filler: float):
+    model = graph_of(
+        make_graph,
+        "s = Sign(x)  p = Pad(s, amounts, filler)  y = Conv<strides=[2,2]>(p, w3)",
+        filler=filler,
+        amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    )
+    canonical_binarization(model)
+    (conv,) = binary_convs(model)
+    return plan_padding(model), conv
+
+
+def test_padding_with_one_that_is_same_is_the_layers_own(make_graph) -> None:
+    plan, conv = padded_with(make_graph, 1.0)
+    layer = plan.layers[conv.node]
+    assert (plan.is_rotated, layer.mode) == (True, "same")
+    assert layer.pad is conv.binarization.source.producer()
+    # Of 10×10 padded numbers it reads the 8×8 of the map.
+    assert plan.read_part(conv.node) == (slice(1, 9), slice(1, 9))
+
+
+def test_padding_with_minus_one_stays_before_the_sign(make_graph) -> None:
+    plan, conv = padded_with(make_graph, -1.0)
+    layer = plan.layers[conv.node]
+    assert (layer.mode, layer.pad, plan.to_double) == ("valid", None, frozenset())
