@@ -27,7 +27,7 @@ def check_shapes(model: ir.Model) -> None:
         if not all(value.shape is not None and value.shape.is_static() for value in _given(node)):
             continue
         if not _fits(node) or (_is_open(node) and _is_refused(node, model)):
-            shapes = " and ".join(str(_sizes(value)) for value in _given(node))
+            shapes = " and ".join(_text(value) for value in _given(node))
             raise GraphError(
                 f'node "{node.name}" ({node.op_type}) does not fit its inputs {shapes}; {_AGAIN}'
             )
@@ -44,6 +44,12 @@ def _given(node: ir.Node) -> list[ir.Value]:
 
 def _sizes(value: ir.Value) -> list[int]:
     return [] if value.shape is None else list(value.shape.numpy())
+
+
+def _text(value: ir.Value) -> str:
+    """Its shape, and its type where that is not the usual one."""
+    is_usual = value.dtype in (None, ir.DataType.FLOAT)
+    return f"{_sizes(value)}" if is_usual else f"{_sizes(value)} of {value.dtype}"
 
 
 def _is_open(node: ir.Node) -> bool:

@@ -18,7 +18,7 @@ MISFITS = {
     "product of matrices": ("[bad] y = MatMul(x, five)", r"\(MatMul\)"),
     "gemm": ("f = Flatten(x)  [bad] y = Gemm(f, flat)", r"\(Gemm\) .* \[1, 144\] and \[6, 2\]"),
     "sum": ("[bad] y = Add(x, five)", r"\(Add\) .* \[1, 4, 6, 6\] and \[5\]"),
-    "reshape": ("[bad] y = Reshape(x, sizes)", r"\(Reshape\)"),
+    "reshape": ("[bad] y = Reshape(x, sizes)", r"\(Reshape\) .* \[1, 4, 6, 6\] and \[2\] of INT64"),
     "concat": ("f = Flatten(x)  [bad] y = Concat<axis=0>(x, f)", r"\(Concat\)"),
 }  # fmt: skip
 
