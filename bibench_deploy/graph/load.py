@@ -89,7 +89,7 @@ def normalize(model: ir.Model) -> None:
     while True:
         common_passes.NameFixPass()(model)  # shapes are found by name
         with _quiet():
-            common_passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+            _infer_shapes(model)
         is_changed = fold_constants(model)
         _drop_dropout(model)
         _drop_zero_bias(model)
@@ -98,6 +98,20 @@ def normalize(model: ir.Model) -> None:
         common_passes.RemoveUnusedNodesPass()(model)
         if not is_changed:
             return
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    is_changed = True
+    while is_changed:
+        common_passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        is_changed = False
+        for node in model.graph:
+            # ONNX infers no shape for this one, and for nothing behind it.
+            if node.op_type == "GroupNormalization" and node.domain == "":
+                source, output = node.inputs[0], node.outputs[0]
+                if source is not None and source.shape is not None and output.shape is None:
+                    output.shape, output.type = source.shape, source.type
+                    is_changed = True
 
 
 @contextlib.contextmanager

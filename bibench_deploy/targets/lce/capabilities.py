@@ -6,12 +6,16 @@ beside this file's name repeat them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 
+from bibench_deploy.graph.binarization import find_binarization
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, WriteOptions
-from bibench_deploy.targets.lce.keras_model import SUPPORTED
+from bibench_deploy.targets.lce.float_operators import OPERATORS
+from bibench_deploy.targets.lce.float_operators._operator import computed_parameter
 
 # Factors that fold into the batch norm behind a binary convolution.
 HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
@@ -19,14 +23,33 @@ HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANN
 # A grouped binary convolution becomes one for each group.
 MOST_GROUPS = 32
 
-_SIGN_OPERATORS = frozenset(
-    ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Sign", "Where"]
-)
+# Ranks and types of tensors that TensorFlow Lite's float operators run on.
+_INPUT_RANKS = (2, 3, 4)
+_LARGEST_RANK = 5
+_LARGEST_RANK_OF_SHAPES = 6
+_MOVING = frozenset(["Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+_HELD_TYPES = frozenset([ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64])
+_LAYERS = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 
-_OUTSIDE_A_LAYER = (
-    "outside any recognised binary layer; what it feeds needs weights of one magnitude per "
-    "output channel, no zeros, and inputs of exactly −1 and +1"
-)
+_RECURRENT = "recurrent layers need a state; write one step of it with linear layers"
+_CONTROL = "the graph must do the same for every input; use torch.where, or fix the branch"
+_AFTERWARDS = "end the model before it, and do it on the outputs"
+_INSTEAD = "write it with other operators, or end the model before it"
+
+# What to write instead of operators that no network for LCE can hold.
+_WAYS_OUT = {
+    "Dropout": "export the model after model.eval()",
+    "Einsum": "write it with torch.matmul, transpose and reshape",
+    "GRU": _RECURRENT,
+    "If": _CONTROL,
+    "LSTM": _RECURRENT,
+    "Loop": _CONTROL,
+    "NonMaxSuppression": _AFTERWARDS,
+    "NonZero": _AFTERWARDS,
+    "RNN": _RECURRENT,
+    "Scan": _CONTROL,
+    "TopK": _AFTERWARDS,
+}
 
 
 def refusals(
@@ -44,46 +67,47 @@ def refusals(
     """
     reasons: list[str] = []
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    if len(inputs) != 1 or len(shape_of(inputs[0])) not in (2, 4):
-        reasons.append("the graph needs one input of two or four dimensions")
+    if len(inputs) != 1:
+        names = ", ".join(str(value.name) for value in inputs)
+        reasons.append(
+            f"the graph has {len(inputs)} inputs ({names}); pass one tensor and split it inside, "
+            "or fix the others in the module's __init__"
+        )
+    reasons.extend(
+        f'the graph\'s input "{value.name}" has {len(shape_of(value))} dimensions; give it 2 '
+        "(N, F), 3 (N, C, L) or 4 (N, C, H, W)"
+        for value in inputs
+        if len(shape_of(value)) not in _INPUT_RANKS
+    )
     if len(model.graph.outputs) != 1:
-        reasons.append(f"the graph gives {len(model.graph.outputs)} outputs; keep one")
+        reasons.append(
+            f"the graph gives {len(model.graph.outputs)} outputs; return one tensor, by torch.cat "
+            "of the flattened ones for instance"
+        )
     convs = binary_convs(model)
     for conv in convs:
         reasons.extend(f"{conv.facts.name}: {text}" for text in _binary_refusals(conv, options))
-    reasons.extend(_left_over_refusals(lowered, convs))
+    reasons.extend(_left_over_refusals(lowered))
     return reasons
 
 
-def _left_over_refusals(lowered: ir.Model, source_convs: list[BinaryConv]) -> list[str]:
+def _left_over_refusals(lowered: ir.Model) -> list[str]:
     """What is neither a binary layer of the lowered graph nor an operator that Keras has."""
     convs = binary_convs(lowered)
     held = {conv.node for conv in convs}
     held.update(node for conv in convs for node in conv.binarization.nodes)
-    # Lowering gives each layer a sign of its own: an old one that is still there has a reader.
-    old_signs = {node.name for conv in source_convs for node in conv.binarization.nodes}
-    old_results = {conv.binarization.result.name for conv in source_convs}
     reasons: list[str] = []
     for node in lowered.graph:
-        if node in held:
-            continue
-        if node.name in old_signs:
-            reasons.extend(
-                f"{use.node.name}: {use.node.op_type} reads a binarized tensor; only binary "
-                "layers can, so let it read the tensor before the sign"
-                for value in node.outputs
-                if value.name in old_results
-                for use in value.uses()
-            )
-        else:
-            reasons.extend(f"{node.name}: {text}" for text in _float_refusals(node))
+        if node not in held:
+            reason = _float_refusal(lowered, node)
+            reasons += [] if reason is None else [f"{node.name}: {reason}"]
     return reasons
 
 
 def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
     facts, reasons = conv.facts, []
-    if conv.weight.ndim not in (2, 4):
-        reasons.append("a one-dimensional binary convolution; write it as two-dimensional (1, k)")
+    if conv.weight.ndim not in (2, 3, 4):
+        reasons.append("a binary convolution of a volume, which LCE has not; use two dimensions")
     if facts.scale not in HELD_SCALES and not options.allow_unfused_scales:
         reasons.append(
             f"a {facts.scale.value} scale does not fold into batch norm; use one per channel"
@@ -101,28 +125,55 @@ def _binary_refusals(conv: BinaryConv, options: WriteOptions) -> list[str]:
     return reasons
 
 
-def _float_refusals(node: ir.Node) -> list[str]:
-    if node.domain == "" and node.op_type in _SIGN_OPERATORS:
-        return [f"{node.op_type} {_OUTSIDE_A_LAYER}"]
-    if node.domain != "" or node.op_type not in SUPPORTED:
+def _float_refusal(model: ir.Model, node: ir.Node) -> str | None:
+    """Why a node that is no binary layer cannot be held, and what to do; None where it can."""
+    check = None if node.domain else _CHECKS.get(node.op_type)
+    if check is None:
         name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        return [f"operator {name} is not supported; replace it in the model"]
-    if node.op_type in _CONSTANT_PARAMETERS:
-        parameters = [value for value in node.inputs[1:] if value is not None]
-        if any(constant_of(value) is None for value in parameters):
-            return [f"the parameters of this {node.op_type} are computed; make them constants"]
-    if node.op_type in ("Flatten", "Reshape"):
-        # A sign's only readers are binary layers, and those know the order of a flattened map.
-        readers = {use.node for use in node.outputs[0].uses() if use.node.op_type != "Less"}
-        reason = _flatten_refusal(node, readers)
-    else:
-        check = _CHECKS.get(node.op_type)
-        reason = None if check is None else check(node)
-    return [] if reason is None else [reason]
+        return f"operator {name} is not supported; {_WAYS_OUT.get(node.op_type, _INSTEAD)}"
+    return _tensor_refusal(node) or _sign_refusal(model, node) or check(node)
 
 
-# Operators whose every input but the first must be known when the model is written.
-_CONSTANT_PARAMETERS = frozenset(["BatchNormalization", "Clip", "Conv", "Gemm", "PRelu"])
+def _tensor_refusal(node: ir.Node) -> str | None:
+    """Whether the tensors themselves, whatever is done with them, cannot be held."""
+    for value in [*node.inputs, *node.outputs]:
+        if value is None or value.name == "" or (value.shape is None and not value.uses()):
+            continue
+        if value.shape is None or not value.shape.is_static():
+            return f"the size of {value.name} is not known; export the model with fixed sizes"
+        if value.dtype is not None and value.dtype not in _HELD_TYPES:
+            return f"{value.name} is {value.dtype}; keep the model in float32"
+        most = _LARGEST_RANK_OF_SHAPES if node.op_type in _MOVING else _LARGEST_RANK
+        if len(value.shape) > most:
+            return f"{value.name} has {len(value.shape)} dimensions; use at most {most}"
+    return None
+
+
+def _sign_refusal(model: ir.Model, node: ir.Node) -> str | None:
+    """Whether a layer reads binarized numbers and is no binary layer: it was meant to be one."""
+    if node.op_type not in _LAYERS:
+        return None
+    value = node.inputs[0]
+    while value is not None:
+        binarization = find_binarization(model, value)
+        if binarization is not None:
+            return _not_binary(node, str(binarization.source.name))
+        mover = value.producer()
+        is_passed = mover is not None and (mover.op_type in _MOVING or mover.op_type == "Pad")
+        value = mover.inputs[0] if mover is not None and is_passed else None
+    return None
+
+
+def _not_binary(node: ir.Node, source: str) -> str:
+    if node.op_type == "ConvTranspose":
+        return (
+            f"a transposed convolution of the signs of {source}, which LCE has not; upsample and "
+            f"use a binary convolution, or let it read {source} before the sign"
+        )
+    return (
+        f"reads the signs of {source}, but its own weights are not binary: they need one magnitude "
+        f"per output channel; binarize them, or let it read {source} before the sign"
+    )
 
 
 def _conv_refusal(node: ir.Node) -> str | None:
@@ -140,93 +191,9 @@ def _pool_refusal(node: ir.Node) -> str | None:
     return None
 
 
-def _linear_refusal(node: ir.Node) -> str | None:
-    weight = constant_of(node.inputs[1])
-    if weight is None or weight.ndim != 2 or len(shape_of(node.outputs[0])) != 2:
-        return "a matrix product needs a constant [O, I] weight and a [N, I] input"
-    is_plain = all(
-        node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta")
-    ) and not node.attributes.get_int("transA")
-    return None if is_plain else "a Gemm with alpha, beta or transA; fold them into its weight"
-
-
-def _arithmetic_refusal(node: ir.Node) -> str | None:
-    shapes = [shape_of(value) for value in node.inputs if value is not None]
-    arrays = [constant_of(value) for value in node.inputs]
-    output = shape_of(node.outputs[0])
-    for array, shape in zip(arrays, shapes, strict=True):
-        if array is None:
-            if len(shape) != len(output) or (len(shape) == 4 and shape[1] != output[1]):
-                return "operands of different rank or channel count; give both the same"
-        elif array.size != 1:
-            aligned = (1,) * (len(output) - array.ndim) + array.shape
-            if len(aligned) < 2 or array.size != aligned[1]:
-                return (
-                    f"a constant of shape {list(array.shape)} is not one number per channel; "
-                    "LCE's interpreter dies on any other behind a binary convolution"
-                )
-    return None
-
-
-def _reduce_refusal(node: ir.Node) -> str | None:
-    axes = list(node.attributes.get_ints("axes", ()))
-    # Since opset 18 the axes are an input.
-    if len(node.inputs) > 1 and (array := constant_of(node.inputs[1])) is not None:
-        axes = array.tolist()
-    source = node.inputs[0]
-    rank = len(shape_of(source)) if source is not None else 0
-    if rank != 4 or sorted(axis % 4 for axis in axes) != [2, 3]:
-        return "a mean over anything but height and width"
-    return None
-
-
-def _flatten_refusal(node: ir.Node, readers: set[ir.Node]) -> str | None:
-    source, output = node.inputs[0], shape_of(node.outputs[0])
-    assert source is not None
-    shape = shape_of(source)
-    is_flat = len(output) == 2 and len(shape) in (2, 4) and output[0] == shape[0]
-    if not is_flat:
-        return f"reshapes {list(shape)} to {list(output)}; only flattening a whole map is supported"
-    users = {reader.op_type for reader in readers}
-    if len(shape) == 4 and shape[2:] != (1, 1) and not users <= {"Gemm", "MatMul"}:
-        return "a flattened map that other than fully connected layers read"
-    return None
-
-
-def _concat_refusal(node: ir.Node) -> str | None:
-    if any(constant_of(value) is not None for value in node.inputs):
-        return "a concatenation with a constant; concatenate computed tensors only"
-    is_channels = node.attributes.get_int("axis", 1) == 1 and len(shape_of(node.outputs[0])) == 4
-    return None if is_channels else "a concatenation along anything but channels"
-
-
-def _prelu_refusal(node: ir.Node) -> str | None:
-    slope, output = constant_of(node.inputs[1]), shape_of(node.outputs[0])
-    assert slope is not None
-    aligned = (1,) * (len(output) - slope.ndim) + slope.shape
-    is_held = slope.size == 1 or (len(aligned) > 1 and slope.size == aligned[1] == output[1])
-    return None if is_held else f"slopes of shape {list(slope.shape)}; use one for each channel"
-
-
-def _softmax_refusal(node: ir.Node) -> str | None:
-    if len(shape_of(node.outputs[0])) != 2:
-        return "a softmax over a map"
-    is_last = node.attributes.get_int("axis", -1) in (-1, 1)
-    return None if is_last else "a softmax over the batch; use the last axis"
-
-
-_CHECKS = {
-    "Add": _arithmetic_refusal,
+_CHECKS: dict[str, Callable[[ir.Node], str | None]] = {
+    **{name: operator.refusal for name, operator in OPERATORS.items()},
     "AveragePool": _pool_refusal,
-    "Concat": _concat_refusal,
-    "Conv": _conv_refusal,
-    "Div": _arithmetic_refusal,
-    "Gemm": _linear_refusal,
-    "MatMul": _linear_refusal,
+    "Conv": lambda node: computed_parameter(node, (1, 2)) or _conv_refusal(node),
     "MaxPool": _pool_refusal,
-    "Mul": _arithmetic_refusal,
-    "PRelu": _prelu_refusal,
-    "ReduceMean": _reduce_refusal,
-    "Softmax": _softmax_refusal,
-    "Sub": _arithmetic_refusal,
 }

@@ -45,8 +45,8 @@ class KerasBuilder(KerasGraph):
         self._graph = model.graph
         self._turns_input = turns_input
         self._plan = plan_padding(model)
-        super().__init__(self._plan.is_rotated)
         self._binary: dict[ir.Node, BinaryConv] = {conv.node: conv for conv in binary_convs(model)}
+        super().__init__(self._plan.is_rotated, frozenset(self._binary))
         # Larq's own quantizers take the sign, so the nodes that do it are left out.
         self._signs = {node for conv in self._binary.values() for node in conv.binarization.nodes}
 
@@ -75,7 +75,9 @@ class KerasBuilder(KerasGraph):
             translate = WINDOWS[node.op_type].__get__(self)
         else:
             translate = partial(OPERATORS[node.op_type].translate, self)
-        self.tensors[node.outputs[0]] = translate(node)
+        results = translate(node)
+        listed = results if isinstance(results, list) else [results]
+        self.tensors.update(zip(node.outputs, listed, strict=False))
 
     # Convolutions
 
@@ -213,31 +215,6 @@ class KerasBuilder(KerasGraph):
             tensor = reduce(combine, taps)
         return tensor
 
-    # Maps
-
-    def _pad(self, node: ir.Node) -> KerasTensor:
-        amounts, filler = required(node, 1), optional(node, 2)
-        sides = [(int(amounts[axis]), int(amounts[4 + axis])) for axis in (2, 3)]
-        if self.is_rotated:
-            sides = [(far, near) for near, far in sides]
-        value = 0.0 if filler is None else float(filler.item())
-        tensor = self.input(node)
-        return self.tf.pad(tensor, [(0, 0), *sides, (0, 0)], constant_values=value)
-
-    def _slice(self, node: ir.Node) -> KerasTensor:
-        source = node.inputs[0]
-        assert source is not None
-        parts = [slice(None)] * 4
-        starts, ends, axes, steps = (required(node, index).tolist() for index in (1, 2, 3, 4))
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            kept = range(*slice(start, end, step).indices(shape_of(source)[axis]))
-            first, last = kept[0], kept[-1]
-            if self.is_rotated and axis > 1:
-                size = shape_of(source)[axis]
-                first, last = size - 1 - last, size - 1 - first
-            parts[(0, 3, 1, 2)[axis]] = slice(first, last + 1, step)
-        return self.input(node)[tuple(parts)]
-
 
 # What a max pooling is padded with: no number is smaller.
 _LOWEST = float(np.finfo(np.float32).min)
@@ -272,9 +249,4 @@ WINDOWS: dict[str, Callable[[KerasBuilder, ir.Node], KerasTensor]] = {
     "AveragePool": KerasBuilder._average_pool,
     "Conv": KerasBuilder._conv,
     "MaxPool": KerasBuilder._max_pool,
-    "Pad": KerasBuilder._pad,
-    "Slice": KerasBuilder._slice,
 }
-
-# What the builder knows, by ONNX operator; capabilities.py refuses all others.
-SUPPORTED = frozenset([*WINDOWS, *OPERATORS])

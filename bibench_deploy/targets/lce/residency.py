@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bibench_deploy.errors import ConversionError
-from bibench_deploy.graph.facts import BinaryConv, shape_of
+from bibench_deploy.graph.facts import BinaryConv
+from bibench_deploy.targets.lce.channel_order import map_of_row
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, TfliteOperator
 
 KERNEL = "LceBconv2d"
@@ -83,12 +84,7 @@ def prove_residency(
 
 def flattened_map(conv: BinaryConv) -> tuple[int, int, int] | None:
     """(C, H, W) of the map that a linear layer reads flattened, or None where it reads none."""
-    node = conv.binarization.source.producer()
-    if conv.weight.ndim != 2 or node is None or node.op_type not in ("Flatten", "Reshape"):
-        return None
-    assert node.inputs[0] is not None
-    shape = shape_of(node.inputs[0])
-    return shape[1:] if len(shape) == 4 and shape[2:] != (1, 1) else None
+    return map_of_row(conv.binarization.source) if conv.weight.ndim == 2 else None
 
 
 def to_nhwc(

@@ -11,14 +11,22 @@ from bibench_deploy.targets.lce.float_operators import (
     linear,
     normalization,
     reduction,
+    resize,
+    transposed_convolution,
 )
 from bibench_deploy.targets.lce.float_operators._operator import FloatOperator
 
+_FAMILIES = (
+    activation,
+    arithmetic,
+    layout,
+    linear,
+    normalization,
+    reduction,
+    resize,
+    transposed_convolution,
+)
+
 OPERATORS: dict[str, FloatOperator] = {
-    **activation.OPERATORS,
-    **arithmetic.OPERATORS,
-    **layout.OPERATORS,
-    **linear.OPERATORS,
-    **normalization.OPERATORS,
-    **reduction.OPERATORS,
+    name: operator for family in _FAMILIES for name, operator in family.OPERATORS.items()
 }

@@ -1,11 +1,11 @@
 """Each refusal has a graph that it stops, and a twin that differs in one thing and is held."""
 
+import re
+
 import numpy as np
 import pytest
 
 from bibench_deploy.targets.lce import TARGET
-from bibench_deploy.targets.lce.capabilities import refusals
-from bibench_deploy.targets.lce.float_operators.arithmetic import channels_last
 
 RNG = np.random.default_rng(7)
 
@@ -17,37 +17,31 @@ def signs(*shape: int):
 ARRAYS = {
     "w": signs(8, 4, 3, 3),
     "square": signs(4, 4, 3, 3),
-    "w5": signs(8, 4, 5, 5),
-    "grouped": signs(8, 2, 3, 3),
-    "row": signs(8, 4, 3),
+    "grouped": signs(64, 1, 3, 3),
     "f": RNG.standard_normal((8, 4, 3, 3)),
-    "f_grouped": RNG.standard_normal((8, 2, 3, 3)),
-    "f_depth": RNG.standard_normal((4, 1, 3, 3)),
-    "f_many": RNG.standard_normal((8, 1, 3, 3)),
-    "v": RNG.standard_normal((3, 256)),
-    "v4": RNG.standard_normal((3, 4)),
-    "vw": RNG.standard_normal((8, 3)),
+    "f_depth": RNG.standard_normal((64, 1, 3, 3)),
+    "f_volume": RNG.standard_normal((8, 4, 3, 3, 3)),
+    "t": RNG.standard_normal((4, 8, 2, 2)),
+    "t_signs": signs(4, 8, 2, 2),
+    "v": RNG.standard_normal((256, 3)),
+    "v_signs": signs(256, 3),
+    "vector": RNG.standard_normal(8),
     "alpha": RNG.uniform(1, 2, (8, 1, 1)),
     "rows": RNG.uniform(1, 2, (6, 1)),
-    "map": RNG.uniform(1, 2, (1, 8, 6, 6)),
-    "shift": RNG.uniform(1, 2, (4, 1, 1)),
-    "place": RNG.uniform(1, 2, (8, 8)),
-    "slopes": np.full((4, 1, 1), 0.25),
-    "wide": np.full(8, 0.25),
-    "one": 1.0, "minus": -1.0, "zero": 0.0, "quarter": 0.25, "third": 3.0,
+    "one": 1.0, "minus": -1.0, "zero": 0.0, "quarter": 0.25,
     "ones": np.ones(4), "zeros": np.zeros(4),
     "amounts": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    "too_far": np.array([0, 0, 8, 0, 0, 0, 0, 0]), "far": np.array([0, 0, 7, 0, 0, 0, 0, 0]),
+    "twice_round": np.array([0, 0, 9, 0, 0, 0, 0, 0]),
     "height_width": np.array([2, 3]),
     "all_but_batch": np.array([1, 2, 3]),
-    "flat": np.array([1, -1]),
-    "halves": np.array([1, 2, -1]),
-    "two_rows": np.array([2, -1]),
-    "planes": RNG.standard_normal((1, 4, 8, 8)),
+    "six": np.array([1, 2, 2, 8, 2, 4]), "seven": np.array([1, 2, 2, 2, 4, 2, 4]),
+    "start": np.array([5]), "end": np.array([2]), "later": np.array([7]), "two": np.array([2]),
+    "wide": np.array([1, 1, 2, 2], np.float32), "deep": np.array([1, 2, 1, 1], np.float32),
 }  # fmt: skip
 MAP = "g (float[1,4,8,8] x) => (y) {{ {} }}"
-SMALL = "g (float[1,4,2,2] x) => (y) {{ {} }}"
-ROW = "g (float[1,4,9] x) => (y) {{ {} }}"
-FLAT = "g (float[1,4] x) => (y) {{ {} }}"
+WIDE = "g (float[1,64,8,8] x) => (y) {{ {} }}"
+TWO = "g (float[1,4,8,8] x, float[1,4,8,8] z) => (y) {{ {} }}"
 
 # Name: (words of the refusal, graph, what is refused in it, what is held).
 CASES = {
@@ -58,132 +52,96 @@ CASES = {
         "dynamic scale", MAP,
         "m = ReduceMean(x, all_but_batch)  s = Sign(x)  c = Conv(s, w)  y = Mul(c, m)",
         "s = Sign(x)  c = Conv(s, w)  y = Mul(c, alpha)"),
-    "threshold": (
-        "binarizes at 0.25; subtract that", MAP,
-        "g = GreaterOrEqual(x, quarter)  s = Where(g, one, minus)  y = Conv(s, w)",
-        "g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)  y = Conv(s, w)"),
-    "falling step": (
-        "binarizes to −1 above the threshold", MAP,
-        "g = GreaterOrEqual(x, zero)  s = Where(g, minus, one)  y = Conv(s, w)",
-        "g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)  y = Conv(s, w)"),
-    "groups": (
-        "grouped binary convolution", MAP,
-        "s = Sign(x)  y = Conv<group=2>(s, grouped)", "s = Sign(x)  y = Conv(s, w)"),
-    "padding with one": (
-        "pads with 1", MAP,
-        "s = Sign(x)  p = Pad(s, amounts, one)  y = Conv(p, w)",
-        "s = Sign(x)  p = Pad(s, amounts, zero)  y = Conv(p, w)"),
-    "one dimension": (
-        "one-dimensional", ROW, "s = Sign(x)  y = Conv(s, row)", None),
-    "map smaller than the kernel": (
-        "smaller than the kernel", SMALL,
-        "s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w)",
-        "p = Concat<axis=1>(x, x)  c = Conv<pads=[1,1,1,1]>(x, f)  y = Relu(c)"),
-    "map smaller than the dilated kernel": (
-        "smaller than the kernel", SMALL.replace("2,2", "4,4"),
-        "s = Sign(x)  y = Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w)",
-        "s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w)"),
-    "binary stride and dilation": (
-        "strides and dilations together", MAP,
-        "s = Sign(x)  y = Conv<strides=[2,2], dilations=[2,2]>(s, w)",
-        "s = Sign(x)  y = Conv<dilations=[2,2]>(s, w)"),
-    "float stride and dilation": (
-        "strides and dilations together", MAP,
-        "y = Conv<strides=[2,2], dilations=[2,2]>(x, f)", "y = Conv<strides=[2,2]>(x, f)"),
-    "binary padding": (
-        "neither SAME nor VALID", MAP,
-        "s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w5)",
-        "s = Sign(x)  y = Conv<pads=[2,2,2,2]>(s, w5)"),
-    "max pooling padding": (
-        "neither SAME nor VALID", MAP,
-        "y = MaxPool<kernel_shape=[5,5], pads=[1,1,1,1]>(x)",
-        "y = MaxPool<kernel_shape=[5,5], pads=[2,2,2,2]>(x)"),
-    "operator": ("operator Exp is not supported", MAP, "y = Exp(x)", "y = Sigmoid(x)"),
-    "reader of signs": (
-        "reads a binarized tensor", MAP,
-        "s = Sign(x)  c = Conv<pads=[1,1,1,1]>(s, square)  y = Add(c, s)",
-        "s = Sign(x)  c = Conv<pads=[1,1,1,1]>(s, square)  y = Add(c, x)"),
-    "float groups": (
-        "float convolution of 2 groups", MAP,
-        "y = Conv<group=2>(x, f_grouped)", "y = Conv(x, f)"),
-    "depthwise with a multiplier": (
-        "float convolution of 4 groups", MAP,
-        "y = Conv<group=4>(x, f_many)", "y = Conv<group=4>(x, f_depth)"),
-    "pooling in one dimension": (
-        "needs two dimensions", ROW, "y = MaxPool<kernel_shape=[3]>(x)", None),
-    "dilated pooling": (
-        "needs two dimensions without dilation", MAP,
-        "y = MaxPool<kernel_shape=[3,3], dilations=[2,2]>(x)",
-        "y = MaxPool<kernel_shape=[3,3]>(x)"),
-    "padded average": (
-        "average pooling with padding", MAP,
-        "y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x)",
-        "y = AveragePool<kernel_shape=[3,3]>(x)"),
-    "weight that is computed": (
-        "needs a constant [O, I] weight", "g (float[1,1] x) => (y) {{ {} }}",
-        "t = Sigmoid(x)  y = MatMul(x, t)", "t = Sigmoid(x)  y = Mul(x, t)"),
-    "factor in a Gemm": (
-        "alpha, beta or transA", FLAT,
-        "y = Gemm<transB=1, alpha=2.0>(x, v4)", "y = Gemm<transB=1>(x, v4)"),
-    "constant per place": (
-        "not one number per channel", MAP, "y = Add(x, place)", "y = Add(x, shift)"),
-    "operands of different channels": (
-        "different rank or channel count", MAP,
-        "a = Conv(x, f)  b = Conv(x, f_one)  y = Mul(a, b)",
-        "a = Conv(x, f_one)  b = Conv(x, f_one)  y = Mul(a, b)"),
-    "mean over channels": (
-        "mean over anything but height and width", MAP,
-        "y = ReduceMean(x, all_but_batch)", "y = ReduceMean(x, height_width)"),
-    "reshape to another shape": (
-        "only flattening a whole map", MAP,
-        "h = Reshape(x, halves)  y = Relu(h)",
-        "h = Reshape(x, flat)  y = Gemm<transB=1>(h, v)"),
-    "flattening into the batch": (
-        "only flattening a whole map", MAP,
-        "h = Reshape(x, two_rows)  y = Relu(h)", "h = Flatten(x)  y = Gemm<transB=1>(h, v)"),
-    "flattened map read by others": (
-        "other than fully connected layers read", MAP,
-        "h = Flatten(x)  y = Relu(h)", "h = Flatten(x)  y = Gemm<transB=1>(h, v)"),
-    "flattened signs": (
-        "Sign outside any recognised binary layer", MAP,
-        "s = Sign(x)  h = Flatten(s)  y = Gemm<transB=1>(h, v_signs)",
-        "h = Flatten(x)  s = Sign(h)  y = Gemm<transB=1>(s, v_signs)"),
-    "concatenation of heights": (
-        "along anything but channels", MAP,
-        "y = Concat<axis=2>(x, x)", "y = Concat<axis=1>(x, x)"),
-    "concatenation with a constant": (
-        "concatenation with a constant", MAP,
-        "y = Concat<axis=1>(x, planes)", "y = Concat<axis=1>(x, x)"),
-    "softmax over a map": ("softmax over a map", MAP, "y = Softmax<axis=1>(x)", "y = Sigmoid(x)"),
-    "softmax over the batch": (
-        "softmax over the batch", FLAT, "y = Softmax<axis=0>(x)", "y = Softmax(x)"),
-    "slope per column": (
-        "slopes of shape [8]", MAP, "y = PRelu(x, wide)", "y = PRelu(x, slopes)"),
-    "computed slope": (
-        "parameters of this PRelu are computed", MAP,
-        "m = ReduceMean(x, height_width)  y = PRelu(x, m)", "y = PRelu(x, quarter)"),
-    "computed bias": (
-        "parameters of this Conv are computed", MAP,
-        "m = ReduceMean<keepdims=0>(x, all_axes)  y = Conv(x, f_one_out, m1)",
-        "y = Conv(x, f)"),
+    "many groups": (
+        "binary convolution of 64 groups", WIDE,
+        "s = Sign(x)  y = Conv<group=64>(s, grouped)", "y = Conv<group=64>(x, f_depth)"),
+    "operator": (
+        "operator CumSum is not supported; write it with other operators", MAP,
+        "y = CumSum(x, two_axis)", "y = Exp(x)"),
+    "operator that picks places": (
+        "operator TopK is not supported; end the model before it", MAP,
+        "y, i = TopK(x, two)", "y = Relu(x)"),
+    "weights of several magnitudes": (
+        "reads the signs of x, but its own weights are not binary", MAP,
+        "s = Sign(x)  y = Conv(s, f)", "s = Sign(x)  y = Conv(s, w)"),
+    "signs before a padding and a reshape": (
+        "reads the signs of x, but its own weights are not binary", MAP,
+        "s = Sign(x)  r = Reshape(s, flat)  y = MatMul(r, v)",
+        "s = Sign(x)  r = Reshape(s, flat)  y = MatMul(r, v_signs)"),
+    "transposed binary convolution": (
+        "a transposed convolution of the signs of x", MAP,
+        "s = Sign(x)  y = ConvTranspose(s, t_signs)", "y = ConvTranspose(x, t)"),
+    "computed kernel": (
+        "parameters of this Conv are computed", "g (float[4,4,1,1] x) => (y) {{ {} }}",
+        "a = Tanh(x)  y = Conv(x, a)", None),
+    "computed parameters": (
+        "parameters of this Clip are computed", MAP,
+        "m = ReduceMax<keepdims=0>(x)  y = Clip(x, zero, m)", "y = Clip(x, zero, one)"),
+    "batch norm in training": (
+        "export the model after model.eval()", MAP,
+        "y, a, b = BatchNormalization<training_mode=1>(x, ones, zeros, zeros, ones)",
+        "y = BatchNormalization(x, ones, zeros, zeros, ones)"),
+    "indices of a max pooling": (
+        "a max pooling whose indices are read", MAP,
+        "p, i = MaxPool<kernel_shape=[2,2]>(x)  j = Cast<to=1>(i)  y = Add(j, p)",
+        "y, i = MaxPool<kernel_shape=[2,2]>(x)"),
+    "cast to half": (
+        "is FLOAT16; keep the model in float32", MAP,
+        "a = Cast<to=10>(x)  y = Cast<to=1>(a)", "a = Cast<to=6>(x)  y = Cast<to=1>(a)"),
+    "seven dimensions": (
+        "has 7 dimensions; use at most 6", MAP,
+        "r = Reshape(x, seven)  y = Flatten(r)", "r = Reshape(x, six)  y = Flatten(r)"),
+    "arithmetic in six dimensions": (
+        "has 6 dimensions; use at most 5", MAP,
+        "r = Reshape(x, six)  q = Relu(r)  y = Flatten(q)",
+        "q = Relu(x)  r = Reshape(q, six)  y = Flatten(r)"),
+    "product with a vector": (
+        "a product with a vector", MAP, "y = MatMul(x, vector)", "y = Mul(x, vector)"),
+    "last of equal numbers": (
+        "the last of several equal numbers", MAP,
+        "i = ArgMax<axis=1, select_last_index=1>(x)  y = Cast<to=1>(i)",
+        "i = ArgMax<axis=1>(x)  y = Cast<to=1>(i)"),
+    "reflection of too much": (
+        "reflects more numbers than there are", MAP,
+        'y = Pad<mode="reflect">(x, too_far)', 'y = Pad<mode="reflect">(x, far)'),
+    "wrapping twice": (
+        "wraps around more than once", MAP,
+        'y = Pad<mode="wrap">(x, twice_round)', 'y = Pad<mode="wrap">(x, too_far)'),
+    "empty slice": (
+        "a slice that is empty", MAP,
+        "a = Slice(x, start, end, two)  y = Concat<axis=2>(a, x)",
+        "a = Slice(x, start, later, two)  y = Concat<axis=2>(a, x)"),
+    "resizing of channels": (
+        "resize height and width of a map only", MAP,
+        "y = Resize(x, , deep)", "y = Resize(x, , wide)"),
+    "cubic resizing": (
+        "resizes by cubic interpolation", MAP,
+        'y = Resize<mode="cubic">(x, , wide)', 'y = Resize<mode="linear">(x, , wide)'),
+    "antialias": (
+        "resizes with antialias", MAP,
+        'y = Resize<mode="linear", antialias=1>(x, , wide)',
+        'y = Resize<mode="linear">(x, , wide)'),
+    "symmetric places": (
+        "places numbers by half_pixel_symmetric", MAP,
+        'y = Resize<coordinate_transformation_mode="half_pixel_symmetric">(x, , wide)',
+        'y = Resize<coordinate_transformation_mode="half_pixel">(x, , wide)'),
+    "local response norm of even size": (
+        "use odd size", MAP, "y = LRN<size=4>(x)", "y = LRN<size=5>(x)"),
     "two outputs": (
-        "gives 2 outputs", MAP.replace("(y)", "(y, z)"),
-        "z = Sigmoid(x)  y = Relu(x)", None),
-    "three dimensions": (
-        "one input of two or four dimensions", ROW, "y = Relu(x)", None),
+        "gives 2 outputs", MAP.replace("(y)", "(y, z)"), "z = Sigmoid(x)  y = Relu(x)", None),
+    "two inputs": ("has 2 inputs (x, z)", TWO, "y = Add(x, z)", None),
+    "volume": (
+        "has 5 dimensions; give it 2 (N, F), 3 (N, C, L) or 4 (N, C, H, W)",
+        "g (float[1,4,8,8,8] x) => (y) {{ {} }}", "y = Relu(x)", None),
+    "convolution of a volume": (
+        "needs constant two-dimensional kernels",
+        "g (float[1,4,8,8] x) => (y) {{ u = Unsqueeze(x, two)  {} }}", "y = Conv(u, f_flat)", None),
 }  # fmt: skip
 ARRAYS |= {
-    "f_one": RNG.standard_normal((1, 4, 3, 3)),
-    "v_signs": signs(3, 256),
-    "v4_signs": signs(3, 4),
+    "flat": np.array([1, -1]),
+    "two_axis": np.array(2),
+    "f_flat": RNG.standard_normal((8, 4, 1, 3, 3)),
 }
-# A bias can only be computed from an input of one dimension: it gets one of its own.
-CASES["computed bias"] = (
-    "parameters of this Conv are computed",
-    "g (float[1,4,8,8] x, float[8] b) => (y) {{ {} }}",
-    "m = Neg(b)  y = Conv(x, f, m)",
-    None,
-)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -196,24 +154,19 @@ def test_a_graph_is_refused_for_this_and_its_twin_is_held(case, make_graph) -> N
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_reason_names_the_node_that_is_in_the_way(case, make_graph) -> None:
+def test_a_reason_names_a_node_and_what_to_do(case, make_graph) -> None:
     words, text, refused, _ = CASES[case]
     model = make_graph(text.format(refused), **ARRAYS)
-    (reason,) = (text for text in TARGET.refusals(model) if words in text)
+    reason = next(reason for reason in TARGET.refusals(model) if words in reason)
     names = [node.name for node in model.graph]
-    assert reason.partition(":")[0] in names or reason.startswith("the graph ")
+    assert reason.partition(":")[0] in names or reason.startswith("the graph")
+    assert re.search(r"; \w+|which LCE has not|whose indices are read|needs constant", reason)
 
 
-def test_indices_of_a_max_pooling_are_refused_where_they_are_read(make_graph) -> None:
-    text = "g (float[1,4,8,8] x) => ({}) {{ y, i = MaxPool<kernel_shape=[2,2]>(x)  {} }}"
-    assert refusals(make_graph(text.format("y", ""))) == []
-    reasons = refusals(make_graph(text.format("y", "j = Cast<to=1>(i)  z = Add(j, y)")))
-    assert reasons == []  # nothing reads z: it is gone
-    read = make_graph(
-        "g (float[1,4,8,8] x) => (z) { y, i = MaxPool<kernel_shape=[2,2]>(x)"
-        "  j = Cast<to=1>(i)  z = Add(j, y) }"
-    )
-    assert any("a max pooling whose indices are read" in reason for reason in refusals(read))
+def test_every_reason_is_given_at_once(make_graph) -> None:
+    nodes = "a = CumSum(x, two_axis)  s = Sign(a)  b = Conv(s, f)  y = LRN<size=4>(b)"
+    reasons = TARGET.refusals(make_graph(MAP.format(nodes), **ARRAYS))
+    assert [reason.partition(":")[0] for reason in reasons] == ["a", "b", "y"]
 
 
 def test_operators_of_other_domains_are_named_with_their_domain(make_proto, tmp_path) -> None:
@@ -225,25 +178,11 @@ def test_operators_of_other_domains_are_named_with_their_domain(make_proto, tmp_
     proto.graph.node[0].domain = "com.example"
     proto.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
     onnx.save(proto, tmp_path / "model.onnx")
-    (reason,) = refusals(load_graph(tmp_path / "model.onnx"))
-    assert reason == "y: operator com.example.Relu is not supported; replace it in the model"
+    (reason,) = TARGET.refusals(load_graph(tmp_path / "model.onnx"))
+    assert reason.startswith("y: operator com.example.Relu is not supported; ")
 
 
-def test_one_sign_may_feed_several_layers(make_graph) -> None:
-    nodes = "s = Sign(x)  a = Conv(s, w)  b = Conv(s, w)  y = Add(a, b)"
-    assert refusals(make_graph(MAP.format(nodes), **ARRAYS)) == []
-
-
-@pytest.mark.parametrize(
-    ("shape", "rank", "expected"),
-    [((), 4, ()), ((1, 1, 1, 1), 4, ()), ((1,), 2, ()), ((5, 1, 1), 4, (5,)),
-     ((1, 5, 1, 1), 4, (5,)), ((5,), 2, (5,)), ((1, 5), 2, (5,))],
-)  # fmt: skip
-def test_constants_for_nhwc_have_rank_0_or_1(shape, rank, expected) -> None:
-    assert channels_last(np.ones(shape, np.float32), rank).shape == expected
-
-
-@pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 5, 1), (1, 5, 5, 1)])
-def test_a_constant_per_place_is_never_written(shape) -> None:
-    with pytest.raises(ValueError, match="not one number per channel"):
-        channels_last(np.arange(np.prod(shape)).reshape(shape), 4)
+def test_one_sign_may_feed_several_layers_and_a_sum(make_graph) -> None:
+    nodes = """s = Sign(x)  a = Conv<pads=[1,1,1,1]>(s, square)  b = Conv<pads=[1,1,1,1]>(s, square)
+        c = Add(a, b)  y = Add(c, s)"""
+    assert TARGET.refusals(make_graph(MAP.format(nodes), **ARRAYS)) == []
