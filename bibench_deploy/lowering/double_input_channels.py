@@ -29,7 +29,7 @@ from bibench_deploy.graph.facts import (
 )
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
-from bibench_deploy.lowering.layer_input import feed, new_node, new_pad
+from bibench_deploy.lowering.layer_input import before_sign, feed, new_node, new_pad
 
 _Array = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ def double_input_channels(model: ir.Model, padded: Collection[ir.Node] = ()) -> 
 
 
 def _double(graph: ir.Graph, conv: BinaryConv, weight: _Array, is_padded: bool) -> None:
-    node, source = conv.node, conv.binarization.source
+    node, source = conv.node, before_sign(conv)
     copies: list[ir.Value] = [source]
     added: list[ir.Node] = []
     if is_padded:

@@ -12,6 +12,17 @@ from bibench_deploy.graph.initializer import add_initializer
 from bibench_deploy.lowering.sign_places import mark_layout
 
 
+def before_sign(conv: BinaryConv) -> ir.Value:
+    """The tensor that a layer in canonical form takes the sign of, as the graph is now.
+
+    A pass that has rewritten the layer before it may have put another tensor in its place
+    since the layer was found.
+    """
+    value = conv.binarization.nodes[0].inputs[0]
+    assert value is not None
+    return value
+
+
 def new_node(
     operator: str,
     inputs: Sequence[ir.Value],

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, only_reader, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
-from bibench_deploy.lowering.layer_input import feed, new_node, new_slice
+from bibench_deploy.lowering.layer_input import before_sign, feed, new_node, new_slice
 from bibench_deploy.lowering.sign_places import mark_layer, source_layer
 
 
@@ -44,7 +44,7 @@ def _split(graph: ir.Graph, conv: BinaryConv) -> None:
         name = f"{node.name}_group_{group}"
         part = slice(group * piece_shape[1], (group + 1) * piece_shape[1])
         own = {1: slice(group * inputs, (group + 1) * inputs)}
-        piece = new_node("Conv", [conv.binarization.source], name, piece_shape)
+        piece = new_node("Conv", [before_sign(conv)], name, piece_shape)
         piece.attributes.update(node.attributes)
         piece.attributes.pop("group")
         piece.resize_inputs(len(node.inputs))
@@ -52,7 +52,7 @@ def _split(graph: ir.Graph, conv: BinaryConv) -> None:
             piece.replace_input_with(index, _part(graph, node.inputs[index], part, name))
         mark_layer(piece, source_layer(node))
         graph.insert_before(node, piece)
-        feed(graph, piece, conv, [new_slice(graph, conv.binarization.source, own, f"{name}_input")])
+        feed(graph, piece, conv, [new_slice(graph, before_sign(conv), own, f"{name}_input")])
         if end is not node:
             parameters = [_part(graph, value, part, f"{name}_norm") for value in end.inputs[1:]]
             normalization = new_node(

@@ -25,7 +25,7 @@ from bibench_deploy.graph.facts import (
     shape_of,
     window_of,
 )
-from bibench_deploy.lowering.layer_input import feed, new_slice
+from bibench_deploy.lowering.layer_input import before_sign, feed, new_slice
 
 
 def strided_dilation(model: ir.Model) -> None:
@@ -54,7 +54,7 @@ def _take_apart(graph: ir.Graph, node: ir.Node, conv: BinaryConv | None) -> None
         if found is not None:
             picked[2 + axis], window = found
     if picked:
-        source = node.inputs[0] if conv is None else conv.binarization.source
+        source = node.inputs[0] if conv is None else before_sign(conv)
         assert source is not None
         feed(graph, node, conv, [new_slice(graph, source, picked, f"{node.name}_phase")])
     kept: dict[int, slice] = {}

@@ -16,7 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
-from bibench_deploy.lowering.layer_input import feed, new_slice
+from bibench_deploy.lowering.layer_input import before_sign, feed, new_slice
 
 
 def trim_kernels(model: ir.Model) -> None:
@@ -59,7 +59,7 @@ def _trim(graph: ir.Graph, node: ir.Node, conv: BinaryConv | None) -> None:
     if trimmed.shape == weight.shape or not trimmed.any():
         return  # zeros alone would be taken for a float layer
     if cut:
-        whole = source if conv is None else conv.binarization.source
+        whole = source if conv is None else before_sign(conv)
         feed(graph, node, conv, [new_slice(graph, whole, cut, f"{node.name}_cut")])
     array = np.ascontiguousarray(trimmed)
     node.replace_input_with(1, add_initializer(graph, f"{node.name}_trimmed", array))
