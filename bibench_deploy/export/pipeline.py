@@ -24,7 +24,7 @@ from bibench_deploy.artifact import (
     write_manifest,
 )
 from bibench_deploy.errors import LoweringError, SourceError
-from bibench_deploy.export.reference import answer, observe_module
+from bibench_deploy.export.reference import Reference, answer
 from bibench_deploy.export.source import Source
 from bibench_deploy.graph.facts import binary_convs, shape_of
 from bibench_deploy.graph.load import load_graph, read_onnx
@@ -82,21 +82,18 @@ def export_source(
     with writer_target.open_writer() as writer, staged_directory(out) as directory:
         onnx_path = directory / "model.onnx"
         progress("writing ONNX")
-        model = write_onnx(source, onnx_path)
+        reference = write_onnx(source, onnx_path)
         graph = load_graph(source.onnx_path or onnx_path)
         linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         _check_test_set(source, shape)
         onnx_seen: Parity | None = None
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
-        if model is not None and verify:
+        if reference is not None and verify:
             progress("comparing PyTorch with ONNX Runtime")
-            observed = observe_module(model, inputs)
-            if len(observed.signs or ()) != len(binary_convs(graph)):
-                # Binary layers that are not bibench's own do not show their signs.
-                observed = Observation(observed.outputs, None)
-            onnx_seen = compare(graph, inputs, observed, "PyTorch")
+            onnx_seen = compare(graph, inputs, reference.observe(graph, inputs), "PyTorch")
         compared = inputs if verify else None
+        model = None if reference is None else reference.model
         export = _Export(source, model, writer_target, writer, options, compared, progress)
         export.write(graph, directory, linted, onnx_seen)
         if baseline and not binary_convs(graph):
@@ -123,8 +120,8 @@ def _check_test_set(source: Source, shape: tuple[int, ...]) -> None:
         )
 
 
-def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
-    """Write a source as ONNX; gives the hardened module that was written, if it is one."""
+def write_onnx(source: Source, path: Path) -> Reference | None:
+    """Write a source as ONNX; gives what was written, if it is a module."""
     if source.model is None:
         assert source.onnx_path is not None
         onnx.save(read_onnx(source.onnx_path), path)
@@ -140,8 +137,7 @@ def write_onnx(source: Source, path: Path) -> torch.nn.Module | None:
     except (RuntimeError, TypeError) as error:
         kind = type(source.model).__name__
         raise SourceError(f"{source.name}: {kind} cannot be copied: {error}") from error
-    export_onnx(model, torch.zeros(1, *source.input_shape), path)
-    return model
+    return Reference(model, export_onnx(model, torch.zeros(1, *source.input_shape), path))
 
 
 # Rules about scales that a target cannot fold.

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.errors import MissingExtraError, SourceError
+from bibench_deploy.export.weight_writes import run_and_watch
 
 if TYPE_CHECKING:
     import torch
 
 
-def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path) -> None:
+def export_onnx(
+    model: torch.nn.Module, example_input: torch.Tensor, path: Path
+) -> torch.export.ExportedProgram:
     """Export a module for inference on inputs of one shape.
 
     Args:
@@ -25,8 +28,11 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
         example_input: [1, C, H, W] or [1, C], float32.
         path: the .onnx file to write.
 
+    Returns:
+        What torch traced and then wrote: values in the file keep the names of its nodes.
+
     Raises:
-        SourceError: torch cannot export the module, or its output is not one tensor.
+        SourceError: torch cannot export the module, or its output is not one float32 tensor.
         MissingExtraError: torch or onnxscript is not installed.
     """
     try:
@@ -40,12 +46,15 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
     model.eval()
     try:
         with _quiet(), torch.no_grad():
-            output = model(example_input)
-            if not isinstance(output, torch.Tensor):
+            _check_float32(model)
+            output, written = run_and_watch(model, example_input)
+            if written:
                 raise SourceError(
-                    f"{type(model).__name__} gives a {type(output).__name__}; "
-                    "export a module that gives one tensor"
+                    f"{type(model).__name__} changes its own weight {written[0]} while it runs, "
+                    "which cannot be exported; compute the binary weight as a tensor of its own: "
+                    "conv2d(x, torch.where(self.weight >= 0, 1.0, -1.0), …)"
                 )
+            _check_output(model, output)
             # The optimiser of torch.onnx rewrites numbers (it deletes small additions, and
             # folds batch norm into ±1 weights), so it stays off.
             program: Any = torch.onnx.export(
@@ -61,7 +70,7 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
     except SourceError:
         raise
     except Exception as error:  # torch raises whatever the module's own code raises
-        raise SourceError(f"{type(model).__name__} cannot be exported: {_cause(error)}") from error
+        raise SourceError(f"{type(model).__name__} cannot be exported: {_reason(error)}") from error
     finally:
         model.train(was_training)
     exported: ir.Model = program.model
@@ -70,6 +79,52 @@ def export_onnx(model: torch.nn.Module, example_input: torch.Tensor, path: Path)
     # ONNX Runtime before 1.20 reads files up to this version.
     exported.ir_version = min(exported.ir_version, 10)
     ir.save(exported, path)
+    traced: torch.export.ExportedProgram = program.exported_program
+    return traced
+
+
+def _check_float32(model: torch.nn.Module) -> None:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in named:
+        if tensor.is_floating_point() and tensor.element_size() != 4:
+            raise SourceError(
+                f"{type(model).__name__} has weights in {_dtype(tensor)} ({name}); "
+                "convert it by .float() first"
+            )
+
+
+def _check_output(model: torch.nn.Module, output: Any) -> None:
+    import torch
+
+    name = type(model).__name__
+    if not isinstance(output, torch.Tensor):
+        # Tuples, dictionaries, data classes: which of the tensors is wanted is not ours to say.
+        raise SourceError(
+            f"{name} gives a {type(output).__name__}; export a module that gives one tensor: "
+            "wrap it in one whose forward returns the tensor you want"
+        )
+    if output.dtype != torch.float32:
+        raise SourceError(
+            f"{name} gives {_dtype(output)} numbers; export a module that gives float32, "
+            "such as scores in place of classes, or magnitudes in place of complex numbers"
+        )
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, and the way out where it is a common mistake."""
+    chain = error
+    while chain.__cause__ is not None:
+        chain = chain.__cause__
+    if "DataDependent" in type(chain).__name__:
+        return (
+            "its forward takes a branch that depends on the input's numbers; "
+            "compute both sides and choose by torch.where"
+        )
+    return _cause(error)
 
 
 def _cause(error: BaseException) -> str:

@@ -111,6 +111,60 @@ def test_a_module_that_gives_no_single_tensor_is_refused(output, kind, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (torch.fft.fft, "gives complex64 numbers; .* magnitudes in place of complex numbers"),
+        (lambda x: x.argmax(1), "gives int64 numbers; .* scores in place of classes"),
+        (lambda x: x.double(), "gives float64 numbers; export a module that gives float32"),
+    ],
+)
+def test_a_module_that_gives_other_numbers_than_float32_is_refused(change, words, tmp_path) -> None:
+    class Changed(Plain):
+        def forward(self, x):
+            return change(super().forward(x))
+
+    with pytest.raises(SourceError, match=f"^Changed {words}"):
+        export_onnx(Changed(), X, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_type_are_named_with_the_way_out(dtype, tmp_path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4).to(dtype))
+    with pytest.raises(SourceError) as raised:
+        export_onnx(module, X, tmp_path / "m.onnx")
+    name = str(dtype).removeprefix("torch.")
+    assert str(raised.value) == (
+        f"Sequential has weights in {name} (1.weight); convert it by .float() first"
+    )
+
+
+def test_a_branch_on_the_inputs_numbers_is_refused_with_the_way_out(tmp_path) -> None:
+    class Branches(Plain):
+        def forward(self, x):
+            y = super().forward(x)
+            return y if y.sum() > 0 else -y
+
+    with pytest.raises(SourceError) as raised:
+        export_onnx(Branches(), X, tmp_path / "m.onnx")
+    assert str(raised.value) == (
+        "Branches cannot be exported: its forward takes a branch that depends on the input's "
+        "numbers; compute both sides and choose by torch.where"
+    )
+
+
+def test_a_module_that_binarizes_its_weight_in_place_is_refused(tmp_path) -> None:
+    class InPlace(Plain):
+        def forward(self, x):
+            self.conv.weight.data = torch.where(self.conv.weight.data >= 0, 1.0, -1.0)
+            return super().forward(x)
+
+    with pytest.raises(SourceError, match=r"InPlace changes its own weight conv\.weight .*where"):
+        export_onnx(InPlace(), X, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("package", ["torch", "onnxscript"])
 def test_a_missing_package_is_named(package, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
