@@ -1,11 +1,11 @@
-"""How long ResNet-18 at 224 takes to LCE, proof included. Promise: 25 s."""
+"""How long ResNet-18 at 224 takes to LCE, proof included. Promise: 20 s and 3 GB."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from benchmarks._process import BIBENCH, peak_memory_mib, wall_seconds
+from benchmarks._process import BIBENCH, peak_tree_memory_mib, wall_seconds
 
 _FACTORY = """
 from bibench_train import architectures
@@ -16,10 +16,11 @@ def resnet18():
 
 
 def measure() -> str:
-    """The median of three runs of the command line, and the largest single process."""
+    """The median of three runs of the command line; the memory of all its processes."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "network.py").write_text(_FACTORY)
         command = [BIBENCH, "export", "network:resnet18", "--input-shape", "1,3,224,224"]
         seconds = wall_seconds(command, 3, cwd=folder)
-        mebibytes = peak_memory_mib(command, cwd=folder)
-    return f"ResNet-18 (224) to LCE: {seconds:.1f} s, {mebibytes:.0f} MiB (promise 25 s)"
+        mebibytes = peak_tree_memory_mib(command, cwd=folder)
+    gigabytes = mebibytes * 2**20 / 1e9
+    return f"ResNet-18 (224) to LCE: {seconds:.1f} s, {gigabytes:.2f} GB (promise 20 s, 3 GB)"
