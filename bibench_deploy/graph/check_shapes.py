@@ -62,7 +62,7 @@ def _is_open(node: ir.Node) -> bool:
 
 
 def _fits(node: ir.Node) -> bool:
-    """What shape inference does not compare: channels, and the numbers of a Reshape."""
+    """What shape inference does not compare: channels, biases, paddings, the numbers of a Reshape."""
     given = [_sizes(value) for value in _given(node)]
     if node.op_type == "Conv" and len(given) >= 2:
         x, weight = given[:2]
@@ -75,6 +75,15 @@ def _fits(node: ir.Node) -> bool:
         )
     if node.op_type == "BatchNormalization" and len(given) == 5:
         return len(given[0]) >= 2 and all(sizes == [given[0][1]] for sizes in given[1:])
+    if node.op_type == "Gemm" and len(given) == 3 and not _is_open(node):
+        output = _sizes(node.outputs[0])[-len(given[2]) :] if given[2] else []
+        return len(given[2]) == len(output) and all(
+            size in (1, whole) for size, whole in zip(given[2], output, strict=True)
+        )
+    if node.op_type == "Pad" and len(given) >= 2:
+        axes = node.inputs[3] if len(node.inputs) > 3 else None
+        count = len(given[0]) if axes is None else math.prod(_sizes(axes))
+        return given[1] == [2 * count]
     if node.op_type == "Reshape" and given and not _is_open(node):
         return math.prod(given[0]) == math.prod(_sizes(node.outputs[0]))
     return True

@@ -52,6 +52,7 @@ def load_graph(path: Path) -> ir.Model:
             model = ir.serde.deserialize_model(read_onnx(path))
         common_passes.ClearMetadataAndDocStringPass()(model)
         model.metadata_props.clear()
+        _read_constants(model)
         common_passes.RemoveInitializersFromInputsPass()(model)
         _fix_batch(model)
         for node in model.graph:
@@ -155,7 +156,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GraphError(f"{path}: fails the ONNX checker: {_first_line(error)}") from error
+        raise GraphError(
+            f"{path}: fails the ONNX checker: {_first_line(error)}; export the model again"
+        ) from error
     try:
         # Weights beside the file, as torch.onnx.export keeps them, come inside.
         onnx.load_external_data_for_model(proto, str(path.parent))
@@ -188,6 +191,21 @@ def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _read_constants(model: ir.Model) -> None:
+    """Decode every constant once: a damaged one ends here, and nobody decodes it again."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype == ir.DataType.STRING:
+            continue
+        try:
+            value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+        except Exception as error:  # whatever does not fit: bytes, sizes, types
+            raise GraphError(
+                f'constant "{value.name}" is damaged: its bytes do not fill its shape '
+                f"{list(tensor.shape)}; export the model again"
+            ) from error
 
 
 def _fix_batch(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ from bibench_deploy.errors import GraphError
 WEIGHTS = {
     "w": np.ones((5, 4, 3, 3)), "three": np.ones((5, 3, 3, 3)), "flat": np.ones((6, 2)),
     "pair": np.ones(2), "four": np.ones(4), "five": np.ones(5), "sizes": np.array([1, 7]),
-    "group": np.ones((5, 2, 3, 3)),
+    "group": np.ones((5, 2, 3, 3)), "rows": np.ones((144, 5)),
 }  # fmt: skip
 
 # Name: (nodes from x, [1,4,6,6], to y; how the node is named in the message).
@@ -17,6 +17,9 @@ MISFITS = {
     "batch norm": ("[bad] y = BatchNormalization(x, five, five, five, five)", r"\(BatchNorm"),
     "product of matrices": ("[bad] y = MatMul(x, five)", r"\(MatMul\)"),
     "gemm": ("f = Flatten(x)  [bad] y = Gemm(f, flat)", r"\(Gemm\) .* \[1, 144\] and \[6, 2\]"),
+    "bias of a gemm": ("f = Flatten(x)  [bad] y = Gemm(f, rows, four)", r"\(Gemm\)"),
+    "bias of more axes than a gemm": ("f = Flatten(x)  [bad] y = Gemm(f, rows, w)", r"\(Gemm\)"),
+    "padding": ("[bad] y = Pad(x, sizes)", r"\(Pad\)"),
     "sum": ("[bad] y = Add(x, five)", r"\(Add\) .* \[1, 4, 6, 6\] and \[5\]"),
     "reshape": ("[bad] y = Reshape(x, sizes)", r"\(Reshape\) .* \[1, 4, 6, 6\] and \[2\] of INT64"),
     "concat": ("f = Flatten(x)  [bad] y = Concat<axis=0>(x, f)", r"\(Concat\)"),
@@ -46,3 +49,15 @@ def test_a_size_that_depends_on_the_numbers_is_refused(make_graph) -> None:
 def test_shapes_that_the_file_tells_wrongly_do_not_count(make_graph) -> None:
     model = make_graph("g (float[1,4,6,6] x) => (float[1,9] y) { y = Flatten(x) }")
     assert list(model.graph.outputs[0].shape) == [1, 144]
+
+
+@pytest.mark.parametrize("bias", [np.ones(5), np.ones(1), np.ones((1, 5)), np.ones(())])
+def test_a_bias_that_spreads_over_a_gemm_is_no_misfit(bias, make_graph) -> None:
+    text = "g (float[1,4] x) => (float[1,5] y) { y = Gemm(x, rows, bias) }"
+    assert len(make_graph(text, rows=np.ones((4, 5)), bias=bias).graph) == 1
+
+
+def test_a_padding_of_some_axes_is_no_misfit(make_graph) -> None:
+    text = "g (float[1,2,4,4] x) => (y) { y = Pad(x, amounts, , axes) }"
+    constants = {"amounts": np.array([1, 1, 1, 1]), "axes": np.array([2, 3])}
+    assert list(make_graph(text, **constants).graph.outputs[0].shape) == [1, 2, 6, 6]

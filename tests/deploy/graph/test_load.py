@@ -352,6 +352,17 @@ def test_weights_outside_the_folder_are_not_read(location, make_proto, tmp_path)
         load_graph(path)
 
 
+@pytest.mark.parametrize("sizes", [[3], [5], [2, 3], [-4], [2**40]])
+def test_a_constant_whose_bytes_do_not_fill_its_shape_is_named(sizes, make_proto, tmp_path) -> None:
+    proto = make_proto(PLAIN.replace("Relu(x)", "Mul(x, w)"), w=np.arange(4.0))
+    del proto.graph.initializer[0].dims[:]
+    proto.graph.initializer[0].dims.extend(sizes)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphError, match=r"model\.onnx: .*\bw\b"):
+        load_graph(path)
+
+
 def test_a_constant_of_impossible_size_is_not_made(make_proto, tmp_path) -> None:
     text = """g (float[1,4] x) => (float[1,4] y) {
         c = ConstantOfShape(sizes)  m = ReduceMax<keepdims=0>(c)  y = Add(x, m) }"""
