@@ -9,7 +9,6 @@ of any other rank keep the order that they have in ONNX; two kinds of them do no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ import onnx_ir as ir
 from bibench_deploy.graph.facts import shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets.lce.channel_order import is_sequence, map_of_row
-from bibench_deploy.targets.lce.residency import to_nhwc
+from bibench_deploy.targets.lce.residency import keras_name, to_nhwc
 
 Array = npt.NDArray[Any]
 KerasTensor = Any
@@ -52,7 +51,7 @@ class KerasGraph:
 
     def name(self, name: str | None) -> str:
         """A name that Keras accepts and that the model does not use yet."""
-        plain = re.sub(r"[^A-Za-z0-9_.]", "_", name or "layer").lstrip("_.") or "layer"
+        plain = keras_name(name)
         unique, number = plain, 1
         while unique in self._names:
             unique, number = f"{plain}_{number}", number + 1

@@ -6,6 +6,7 @@ the file holds an LceBconv2d whose bit-packed filter is exactly the layer's own.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,16 +62,27 @@ def prove_residency(
     by_filter: dict[bytes, list[TfliteOperator]] = {}
     for node in candidates:
         by_filter.setdefault(converted.tensors[node.inputs[1]].data, []).append(node)
-    resident, lost = [], []
+    filters = []
     for conv in convs:
         weight = conv.weight
         if (map_shape := flattened_map(conv)) is not None:
             weight = to_nhwc(weight, map_shape, is_rotated)
-        matches = by_filter.get(pack_filter(weight, is_rotated), [])
-        if matches:
-            resident.append(ResidentLayer(conv.facts.name, matches.pop(0)))
-        else:
-            lost.append(conv.facts.name)
+        filters.append(pack_filter(weight, is_rotated))
+    found: dict[int, TfliteOperator] = {}
+    # Small layers may have equal filters: there the name that the converter kept decides.
+    for by_name in (True, False):
+        for index, conv in enumerate(convs):
+            matches = by_filter.get(filters[index], []) if index not in found else []
+            called = [node for node in matches if _is_named_after(node, conv, converted)]
+            if chosen := (called if by_name else matches)[:1]:
+                found[index] = chosen[0]
+                matches.remove(chosen[0])
+    resident = [
+        ResidentLayer(conv.facts.name, found[index])
+        for index, conv in enumerate(convs)
+        if index in found
+    ]
+    lost = [conv.facts.name for index, conv in enumerate(convs) if index not in found]
     leftovers = sorted({node.name for node in converted.operators} & set(_FALLBACKS))
     if lost or leftovers:
         named = ", ".join(lost) or "none by name"
@@ -80,6 +92,17 @@ def prove_residency(
             "report the model, since bibench should have refused it"
         )
     return resident
+
+
+def keras_name(name: str | None) -> str:
+    """A node's name as Keras accepts it, and as it is found again in the converted file."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", name or "layer").lstrip("_.") or "layer"
+
+
+def _is_named_after(operator: TfliteOperator, conv: BinaryConv, converted: TfliteModel) -> bool:
+    """Whether what an operator reads or gives is called like a layer: `model/NAME/…;model/…`."""
+    names = [converted.tensors[index].name for index in (operator.inputs[0], *operator.outputs)]
+    return any(keras_name(conv.node.name) in re.split("[/;]", name) for name in names)
 
 
 def flattened_map(conv: BinaryConv) -> tuple[int, int, int] | None:

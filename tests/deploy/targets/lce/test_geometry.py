@@ -244,6 +244,9 @@ CATALOGUE = [
     Layer("binary", square(9, 3, pad=2, stride=2, dilation=2)),
     Layer("binary", square(9, 3, pad=3, stride=2, dilation=3)),
     Layer("binary", square(8, 3, pad=1, group=2, inputs=64, outputs=48)),
+    # Of eight pieces with a filter of one bit some are equal: which is which in the file?
+    Layer("binary", square(6, 1, group=8, inputs=8, outputs=8)),
+    Layer("binary", square(8, 3, pad=1, group=8, inputs=8, outputs=8)),
     Layer("binary", Geometry((6, 9), (1, 4), (1, 2), (0, 2, 0, 1), inputs=31, outputs=24)),
     Layer("float", square(8, 3, pad=1, stride=2)),
     Layer("float", square(8, 4, pad=1)),

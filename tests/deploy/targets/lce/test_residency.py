@@ -83,7 +83,7 @@ def test_each_layer_is_matched_to_its_operator_in_graph_order(converted) -> None
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_layer_whose_filter_is_not_in_the_file_is_named(lost, converted) -> None:
     convs = binary_convs(converted.lowered)
-    convs[lost].weight[0] *= -1
+    convs[lost] = replace(convs[lost], weight=-convs[lost].weight)
     with pytest.raises(ConversionError) as raised:
         prove_residency(convs, read_tflite(converted.path), is_rotated=True)
     name = ("first", "second", "third")[lost]
