@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.facts import binary_convs
+from bibench_deploy.targets.lce import TARGET
 from bibench_deploy.targets.lce.flatbuffer import read_tflite
 from bibench_deploy.targets.lce.residency import (
     from_nhwc,
@@ -18,6 +19,7 @@ from bibench_deploy.targets.lce.residency import (
     to_nhwc,
     unpack_signs,
 )
+from bibench_deploy.verify.parity import Observation, compare
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 3), st.integers(1, 3))
 
@@ -163,3 +165,23 @@ def test_the_message_says_what_the_converter_left(converted) -> None:
             replace(model, operators=(*model.operators, sign)),
             is_rotated=True,
         )
+
+
+def test_layers_of_equal_filters_are_told_apart_whatever_their_order_in_the_file(
+    make_graph, lce_writer, tmp_path
+) -> None:
+    # The converter puts the eight pieces of the second layer in another order: 2 … 7, 0, 1.
+    signs = np.where(np.random.default_rng(0).standard_normal((8, 1, 1, 1)) > 0, 1.0, -1.0)
+    graph = make_graph(
+        """g (float[1,8,6,6] x) => (y) {
+            s = Sign(x)  c = Conv<group=8>(s, v)  b = Add(c, half)
+            t = Sign(b)  d = Conv<group=8, pads=[1,1,1,1]>(t, w)  y = Add(d, b) }""",
+        v=signs,
+        w=np.broadcast_to(signs, (8, 1, 3, 3)).copy(),
+        half=0.5,
+    )
+    written = lce_writer.write(TARGET.lower(graph), tmp_path)
+    inputs = np.random.default_rng(1).standard_normal((2, 8, 6, 6)).astype(np.float32)
+    seen = written.execute(inputs)
+    own = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
+    assert compare(graph, inputs, Observation(seen.outputs, own), "LCE").unexplained_flips == 0
