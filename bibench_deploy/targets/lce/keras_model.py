@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of, window_of
+from bibench_deploy.targets.lce.channel_order import is_sequence
 from bibench_deploy.targets.lce.float_operators import OPERATORS
 from bibench_deploy.targets.lce.keras_graph import (
     Array,
@@ -54,7 +55,8 @@ class KerasBuilder(KerasGraph):
         """The Keras model, weights included."""
         source = self._graph.inputs[0]
         shape = shape_of(source)
-        size = (*shape[2:], shape[1]) if len(shape) == 4 else shape[1:]
+        has_channels_last = len(shape) == 4 or is_sequence(source)
+        size = (*shape[2:], shape[1]) if has_channels_last else shape[1:]
         entry = self.layers.Input(size, name=self.name(source.name))
         is_turned = len(shape) == 4 and self._turns_input
         self.tensors[source] = self.turned(entry) if is_turned else entry
@@ -71,7 +73,7 @@ class KerasBuilder(KerasGraph):
         if node in self._binary:
             is_conv = node.op_type == "Conv"
             translate = self._binary_conv if is_conv else self._binary_linear
-        elif node.op_type in WINDOWS and node.op_type not in OPERATORS:
+        elif node.op_type in WINDOWS:
             translate = WINDOWS[node.op_type].__get__(self)
         else:
             translate = partial(OPERATORS[node.op_type].translate, self)

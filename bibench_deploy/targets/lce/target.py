@@ -24,6 +24,7 @@ from bibench_deploy.lowering.fold_shifts import fold_shifts
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
 from bibench_deploy.lowering.strided_dilation import strided_dilation
+from bibench_deploy.lowering.two_dimensional import two_dimensional
 from bibench_deploy.lowering.unfused_scales import (
     unfused_nodes,
     unfused_scales,
@@ -38,6 +39,7 @@ from bibench_deploy.targets._target import (
     WrittenModel,
 )
 from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
+from bibench_deploy.targets.lce.channel_order import is_sequence
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
 from bibench_deploy.targets.lce.layers import account_layers
@@ -74,6 +76,7 @@ class LceTarget(Target):
     ) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
         lowered = model.clone()
+        two_dimensional(lowered)
         canonical_binarization(lowered)
         unfused_scales(lowered)
         fold_channel_affine(lowered)
@@ -162,7 +165,7 @@ class _LceWriter:
             input={
                 "name": lowered.graph.inputs[0].name,
                 "shape": list(entry.shape),
-                "layout": "NHWC" if is_map else "NC",
+                "layout": _layout(lowered),
                 "dtype": entry.dtype,
                 "rotated": reads_rotated,
             },
@@ -176,6 +179,8 @@ class _LceWriter:
                 [sign_places(lowered, conv) for conv in convs],
                 is_rotated,
                 reads_rotated,
+                _has_channels_last(lowered.graph.inputs[0]),
+                _has_channels_last(lowered.graph.outputs[0]),
             ),
             store_smaller=store_smaller,
         )
@@ -194,6 +199,8 @@ class _Executor:
         places: list[npt.NDArray[np.int64]],
         is_rotated: bool,
         reads_rotated: bool,
+        reads_channels_last: bool,
+        gives_channels_last: bool,
     ) -> None:
         self._content = content
         self._places = places
@@ -202,6 +209,8 @@ class _Executor:
         self._cuts = cuts
         self._is_rotated = is_rotated
         self._reads_rotated = reads_rotated
+        self._reads_channels_last = reads_channels_last
+        self._gives_channels_last = gives_channels_last
 
     def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
         """Run the model; see `Execute`."""
@@ -215,10 +224,10 @@ class _Executor:
         outputs: list[_Array] = []
         pieces: list[list[_Array]] = [[] for _ in convs]
         for row in inputs:
-            image = row.transpose(1, 2, 0) if row.ndim == 3 else row
+            image = np.moveaxis(row, 0, -1) if self._reads_channels_last else row
             image = image[::-1, ::-1] if self._reads_rotated else image
             output, *packed = interpreter.predict([np.ascontiguousarray(image[None])])
-            outputs.append(_channels_first(output))
+            outputs.append(np.moveaxis(output, -1, 1) if self._gives_channels_last else output)
             for piece, conv, cut, words in zip(pieces, convs, cuts, packed, strict=True):
                 piece.append(self._whole(conv, cut, words))
         signs: dict[str, _Array] = {}
@@ -252,5 +261,13 @@ def _cuts(lowered: ir.Model, convs: list[BinaryConv]) -> list[tuple[slice, slice
     return [plan.read_part(conv.node) if conv.node in plan.layers else whole for conv in convs]
 
 
-def _channels_first(output: _Array) -> _Array:
-    return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
+def _has_channels_last(value: ir.Value) -> bool:
+    return len(shape_of(value)) == 4 or is_sequence(value)
+
+
+def _layout(lowered: ir.Model) -> str:
+    """The axes of the model's input, channels last where Keras has them there."""
+    entry = lowered.graph.inputs[0]
+    if len(shape_of(entry)) == 3:
+        return "NLC" if is_sequence(entry) else "NCL"
+    return "NHWC" if len(shape_of(entry)) == 4 else "NC"
