@@ -62,7 +62,7 @@ def _is_open(node: ir.Node) -> bool:
 
 
 def _fits(node: ir.Node) -> bool:
-    """What shape inference does not compare: channels, biases, paddings, the numbers of a Reshape."""
+    """What shape inference does not compare: channels, biases, paddings, reshaped numbers."""
     given = [_sizes(value) for value in _given(node)]
     if node.op_type == "Conv" and len(given) >= 2:
         x, weight = given[:2]

@@ -264,6 +264,7 @@ def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, int, int, int
     node = value.producer()
     if (
         node is None
+        or node.domain != ""
         or node.op_type != "Pad"
         or node.attributes.get_string("mode", "constant") != "constant"
         or node.inputs[0] is None
