@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -87,15 +88,18 @@ def export_source(
         linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         _check_test_set(source, shape)
-        onnx_seen: Parity | None = None
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
-        if reference is not None and verify:
+
+        def compare_with_torch() -> Parity | None:
+            if reference is None or not verify:
+                return None
             progress("comparing PyTorch with ONNX Runtime")
-            onnx_seen = compare(graph, inputs, reference.observe(graph, inputs), "PyTorch")
+            return compare(graph, inputs, reference.observe(graph, inputs), "PyTorch")
+
         compared = inputs if verify else None
         model = None if reference is None else reference.model
         export = _Export(source, model, writer_target, writer, options, compared, progress)
-        export.write(graph, directory, linted, onnx_seen)
+        export.write(graph, directory, linted, compare_with_torch)
         if baseline and not binary_convs(graph):
             progress("no binary layer, so it is its own FP32 twin")
         elif baseline:
@@ -105,7 +109,7 @@ def export_source(
             twin_directory = directory / TWIN_DIRECTORY
             twin_directory.mkdir()
             ir.save(twin, twin_directory / "model.onnx")
-            export.write(twin, twin_directory, None, None)
+            export.write(twin, twin_directory, None, lambda: None)
     return Artifact.load(out)
 
 
@@ -198,14 +202,18 @@ class _Export:
         graph: ir.Model,
         directory: Path,
         linted: LintResult | None,
-        torch_to_onnx: Parity | None,
+        compare_with_torch: Callable[[], Parity | None],
     ) -> None:
-        """Lower, convert and prove one graph, and write its manifest; None means the twin."""
+        """Lower, convert and prove one graph, and write its manifest; no lint means the twin."""
         is_twin = linted is None
         subject = "the FP32 twin" if is_twin else "the model"
         self._progress(f"converting {subject} for {self._target.title}")
         lowered = self._target.lower(graph, self._options)
-        written = self._writer.write(lowered, directory, self._options, graph)
+        # An engine's converter may be a process of its own: PyTorch is compared meanwhile.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            writing = pool.submit(self._writer.write, lowered, directory, self._options, graph)
+            torch_to_onnx = compare_with_torch()
+            written = writing.result()
         exact_size = written.files["model"].stat().st_size
         parity, seen = None, None
         if self._inputs is not None:
