@@ -113,7 +113,8 @@ def summary(artifact: Artifact) -> str:
     """What was written and what was proved, for people."""
     from bibench_deploy.artifact import TWIN_DIRECTORY, Artifact
 
-    verification = artifact.manifest["verification"]
+    manifest = artifact.manifest
+    verification = manifest["verification"]
     residency, parity = verification["residency"], verification["parity"]
     rows = [("size", f"{_kilobytes(artifact)} ({artifact.model_path.name})")]
     if residency["intended"]:
@@ -130,13 +131,16 @@ def summary(artifact: Artifact) -> str:
         ]
     if (accuracy := verification["accuracy"]) is not None:
         rows.append(("accuracy", _answers(accuracy)))
-    rows += [("storage", line) for line in _storage(artifact.manifest)]
+    rows += [("storage", line) for line in _storage(manifest)]
     rows += [("unfused", line) for line in _unfused(verification.get("unfused_scales"))]
-    rows += _input(artifact.manifest)
+    rows += _input(manifest)
     rows += [
         (finding["severity"], f"{finding['code']} {finding['layer']}: {finding['message']}")
-        for finding in artifact.manifest["findings"]
+        for finding in manifest["findings"]
     ]
+    unproven = manifest.get("unproven", [])
+    rows += [("unproven", f"{miss['node']}: {miss['reason']}") for miss in unproven]
+    rows += [("note", note) for note in manifest.get("notes", [])]
     if (artifact.directory / TWIN_DIRECTORY).is_dir():
         twin = Artifact.load(artifact.directory / TWIN_DIRECTORY)
         ratio = twin.size_bytes / artifact.size_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ from bibench_deploy.errors import LoweringError, SourceError
 from bibench_deploy.export.reference import Reference, answer
 from bibench_deploy.export.source import Source
 from bibench_deploy.graph.facts import binary_convs, shape_of
-from bibench_deploy.graph.load import load_graph, read_onnx
+from bibench_deploy.graph.load import load_graph, notes, read_onnx
+from bibench_deploy.graph.near_misses import near_misses
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.runner import LintResult, lint_graph
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
@@ -85,6 +86,8 @@ def export_source(
         progress("writing ONNX")
         reference = write_onnx(source, onnx_path)
         graph = load_graph(source.onnx_path or onnx_path)
+        for note in notes(graph):
+            progress(note)
         linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         _check_test_set(source, shape)
@@ -251,7 +254,8 @@ class _Export:
         if not is_twin and self._options.allow_unfused_scales:
             self._progress("timing the scales that are not fused")
             unfused = self._writer.measure_unfused_scales(lowered, written)
-        count = len(binary_convs(lowered))
+        # Written layers are those of the source, and so are those that were meant to be binary.
+        resident = [layer["name"] for layer in written.layers if layer["actual_bits"] == 1]
         files = {role: file_entry(path) for role, path in written.files.items()}
         files["onnx"] = file_entry(directory / "model.onnx")
         manifest = {
@@ -273,13 +277,18 @@ class _Export:
             "size_bytes": files["model"]["size_bytes"],
             "layers": written.layers,
             "verification": {
-                "residency": {"intended": count, "resident": count},
+                "residency": {
+                    "intended": len(binary_convs(graph)),
+                    "resident": len(resident),
+                },
                 "parity": parity,
                 "accuracy": accuracy,
                 "storage": storage,
                 "unfused_scales": unfused,
             },
             "findings": [] if linted is None else [item.to_json() for item in linted.findings],
+            "unproven": [] if is_twin else [asdict(miss) for miss in near_misses(graph)],
+            "notes": list(notes(graph)),
             "versions": {**_own_versions(), **written.versions},
         }
         write_manifest(directory, manifest)
