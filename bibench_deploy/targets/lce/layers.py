@@ -54,12 +54,11 @@ def account_layers(
     convs = binary_convs(lowered)
     for conv, layer in zip(convs, resident, strict=True):
         operators.setdefault(source_layer(conv.node), []).append(layer.operator)
-    filters = _FloatFilters(converted)
     binary = {conv.node for conv in convs}
-    for node in lowered.graph:
-        if node not in binary and (weight := _weight_of(node)) is not None:
-            found = filters.take(weight)
-            operators.setdefault(source_layer(node), []).extend([found] if found else [])
+    weights = {node: _weight_of(node) for node in lowered.graph if node not in binary}
+    floats = {node: weight for node, weight in weights.items() if weight is not None}
+    for node, operator in _float_operators(floats, converted).items():
+        operators.setdefault(source_layer(node), []).append(operator)
     intended = {conv.node: conv for conv in binary_convs(source)}
     entries = []
     for node in source.graph:
@@ -144,31 +143,39 @@ def _decoded(tensor: TfliteTensor) -> _Array:
     return np.frombuffer(tensor.data, dtype).astype(np.float32).reshape(tensor.shape)
 
 
-class _FloatFilters:
-    """The filters of a file's float layers, each of which is given to one layer.
+def _float_operators(
+    floats: dict[ir.Node, _Array], converted: TfliteModel
+) -> dict[ir.Node, TfliteOperator]:
+    """The operator of each float layer.
 
     Conversion turns kernels, reorders columns and multiplies output channels by the batch
-    norm behind them, so filters are compared by the sorted magnitudes of each channel.
+    norm behind them, so filters are compared by the sorted magnitudes of each channel. A
+    batch norm in front may be multiplied into the columns too: what is left over is matched
+    by size and order, where as many filters of a size are left as layers.
     """
-
-    def __init__(self, converted: TfliteModel) -> None:
-        self._left: dict[tuple[int, ...], list[tuple[TfliteOperator, _Array]]] = {}
-        for node in converted.operators:
-            tensor = converted.constant(node.inputs[1]) if node.name in _OUTPUT_AXES else None
-            if tensor is not None:
-                rows = np.moveaxis(_decoded(tensor), _OUTPUT_AXES[node.name], 0)
-                rows = rows.reshape(len(rows), -1)
-                self._left.setdefault(rows.shape, []).append((node, _profile(rows)))
-
-    def take(self, weight: _Array) -> TfliteOperator | None:
-        """The operator whose filter is `weight` [O, …], or None."""
+    filters: dict[tuple[int, ...], list[tuple[TfliteOperator, _Array]]] = {}
+    for node in converted.operators:
+        tensor = converted.constant(node.inputs[1]) if node.name in _OUTPUT_AXES else None
+        if tensor is not None:
+            rows = np.moveaxis(_decoded(tensor), _OUTPUT_AXES[node.name], 0)
+            rows = rows.reshape(len(rows), -1)
+            filters.setdefault(rows.shape, []).append((node, _profile(rows)))
+    found: dict[ir.Node, TfliteOperator] = {}
+    left: dict[tuple[int, ...], list[ir.Node]] = {}
+    for layer, weight in floats.items():
         rows = weight.reshape(len(weight), -1)
-        candidates = self._left.get(rows.shape, [])
+        candidates = filters.get(rows.shape, [])
         profile = _profile(rows)
         distances = [float(np.abs(profile - other).max()) for _, other in candidates]
-        if not distances or min(distances) > _ALIKE:
-            return None
-        return candidates.pop(int(np.argmin(distances)))[0]
+        if distances and min(distances) <= _ALIKE:
+            found[layer] = candidates.pop(int(np.argmin(distances)))[0]
+        else:
+            left.setdefault(rows.shape, []).append(layer)
+    for shape, layers in left.items():
+        candidates = filters.get(shape, [])
+        if len(candidates) == len(layers):
+            found.update(zip(layers, (node for node, _ in candidates), strict=True))
+    return found
 
 
 def _profile(rows: _Array) -> _Array:

@@ -8,6 +8,7 @@ import shutil
 import warnings
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 import bibench_deploy
+from bibench_deploy import targets
 from bibench_deploy.artifact import Artifact
 from bibench_deploy.errors import (
     ArtifactError,
@@ -28,10 +30,14 @@ from bibench_deploy.errors import (
     UnknownNameError,
 )
 from bibench_deploy.export.deployability import targets_for
-from bibench_deploy.export.pipeline import export_source
+from bibench_deploy.export.pipeline import check_held, export_source
 from bibench_deploy.export.source import Source, from_module, resolve_source
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.graph.load import load_graph
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.targets._target import WriteOptions
+from bibench_deploy.targets.lce.flatbuffer import read_tflite
+from bibench_deploy.targets.lce.run_model import load_interpreter
 from bibench_deploy.targets.lce.target import LceTarget
 from bibench_train import algorithms
 from bibench_train.errors import NotBinaryError
@@ -181,7 +187,9 @@ def test_the_manifest_tells_what_was_exported(exported) -> None:
     assert manifest["source"]["onnx_sha256"] == manifest["files"]["onnx"]["sha256"]
     assert manifest["input"] == {
         "name": "input", "shape": [1, 8, 8, 3], "layout": "NHWC", "dtype": "float32",
+        "rotated": False,
     }  # fmt: skip
+    assert manifest["options"] == WriteOptions().to_json()
     assert manifest["output"] == {"name": "output", "shape": [1, 5], "dtype": "float32"}
     assert manifest["model_sha256"] == manifest["files"]["model"]["sha256"]
     assert manifest["size_bytes"] == exported.model_path.stat().st_size
@@ -438,8 +446,10 @@ def test_a_lint_error_refuses_the_export_with_code_and_layer(make_proto, tmp_pat
 
 
 def test_what_the_target_cannot_hold_refuses_the_export(make_proto, tmp_path) -> None:
-    with pytest.raises(LoweringError, match="y: operator Exp is not supported"):
-        export_source(refused(make_proto, tmp_path, "y = Exp(x)"), target="lce", out=tmp_path / "o")
+    with pytest.raises(LoweringError, match="y: operator Hardmax is not supported"):
+        export_source(
+            refused(make_proto, tmp_path, "y = Hardmax(x)"), target="lce", out=tmp_path / "o"
+        )
 
 
 def test_an_unknown_target_is_named_before_anything_is_done(make_network, tmp_path) -> None:
@@ -453,8 +463,8 @@ def test_an_unknown_target_is_named_before_anything_is_done(make_network, tmp_pa
 def test_a_lowering_that_changes_the_network_fails_the_proof(source, tmp_path, monkeypatch) -> None:
     lower = LceTarget.lower
 
-    def wrong(self, model):
-        lowered = lower(self, model)
+    def wrong(self, *arguments):
+        lowered = lower(self, *arguments)
         norm = next(node for node in lowered.graph if node.op_type == "BatchNormalization")
         norm.inputs[2].const_value = ir.tensor(norm.inputs[2].const_value.numpy() + np.float32(0.5))
         return lowered
@@ -478,7 +488,7 @@ def test_a_failure_half_way_leaves_the_old_artifact(
 ) -> None:
     before = content_of(exported.directory)
 
-    def fail(lowered, directory):
+    def fail(lowered, directory, *_):
         (directory / "model.tflite").write_bytes(b"half")
         raise error
 
@@ -508,10 +518,10 @@ def test_a_failing_twin_leaves_nothing_of_the_model(
 ) -> None:
     write = lce_writer.write
 
-    def fail_for_the_twin(lowered, directory):
+    def fail_for_the_twin(lowered, directory, *others):
         if directory.name == "fp32":
             raise ConversionError("not the twin")
-        return write(lowered, directory)
+        return write(lowered, directory, *others)
 
     monkeypatch.setattr(lce_writer, "write", fail_for_the_twin)
     with pytest.raises(ConversionError, match="not the twin"):
@@ -560,3 +570,108 @@ def test_what_is_being_done_is_told(source, tmp_path) -> None:
     assert said[0] == "writing ONNX"
     assert any("converting the model for Larq Compute Engine" in line for line in said)
     assert len(said) == len(set(said))
+
+
+SMALLER = WriteOptions(fully_connected="int8", float_storage="float16")
+
+
+@pytest.fixture(scope="module")
+def held_out() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(5)
+    images = generator.standard_normal((12, *SHAPE[1:])).astype(np.float32)
+    return images, generator.integers(0, 5, 12)
+
+
+def test_smaller_storage_is_measured_against_the_exact_file(
+    source, held_out, tmp_path, small
+) -> None:
+    images, labels = held_out
+    asked = replace(source, test_set=lambda: (images, labels))
+    artifact = export_source(
+        asked, target="lce", out=tmp_path / "out", options=SMALLER, baseline=True
+    )
+    storage = artifact.manifest["verification"]["storage"]
+    assert storage["exact_size_bytes"] == small.size_bytes
+    assert storage["size_bytes"] == artifact.size_bytes
+    assert artifact.size_bytes == artifact.model_path.stat().st_size
+    # The exact file's proof stays: it is what was made smaller.
+    assert artifact.manifest["verification"]["parity"] == small.manifest["verification"][
+        "parity"
+    ] | {"torch_to_onnx": None}
+    cost = storage["cost"]
+    assert cost["inputs"] == 8
+    # It may be 0: where no sign flips, only what follows the last sign moves.
+    assert 0 <= cost["max_relative_error"] < 1
+    assert artifact.size_bytes < small.size_bytes
+    assert 0 <= cost["flip_rate"] < 0.1
+    found = {
+        "exact_accuracy": storage["exact_accuracy"],
+        "accuracy": artifact.manifest["verification"]["accuracy"],
+    }
+    for name, folder in (("exact_accuracy", small), ("accuracy", artifact)):
+        interpreter = load_interpreter(folder.model_path.read_bytes())
+        answers = [
+            interpreter.predict([np.ascontiguousarray(image.transpose(1, 2, 0)[None])])[0].argmax()
+            for image in images
+        ]
+        assert found[name]["target_correct"] == (np.array(answers) == labels).sum()
+    assert artifact.manifest["options"] == SMALLER.to_json()
+    twin = Artifact.load(artifact.directory / "fp32")
+    assert twin.manifest["verification"]["storage"] is None
+    assert {layer["actual_bits"] for layer in twin.manifest["layers"]} == {32}
+    artifact.check_files()
+
+
+def test_without_proof_smaller_storage_tells_its_sizes_alone(source, tmp_path) -> None:
+    artifact = export_source(
+        source, target="lce", out=tmp_path / "out", options=SMALLER, verify=False
+    )
+    storage = artifact.manifest["verification"]["storage"]
+    assert (storage["cost"], storage["exact_accuracy"]) == (None, None)
+
+
+def test_a_rotated_input_saves_the_operator_and_is_proved_all_the_same(
+    source, tmp_path, small
+) -> None:
+    artifact = export_source(
+        source, target="lce", out=tmp_path / "out", options=WriteOptions(input="rotated")
+    )
+    assert artifact.manifest["input"]["rotated"] is True
+    names = [
+        [node.name for node in read_tflite(folder.model_path).operators]
+        for folder in (small, artifact)
+    ]
+    assert names[0] == ["REVERSE_V2", *names[1]]
+    assert artifact.manifest["verification"]["parity"]["onnx_to_target"]["unexplained_flips"] == 0
+
+
+def held_out_of_another_size_are_refused_before_anything_is_converted(
+    source, tmp_path, monkeypatch, lce_writer
+) -> None:
+    monkeypatch.setattr(lce_writer, "write", None)
+    labels = np.zeros(2, np.int64)
+    asked = replace(source, test_set=lambda: (np.zeros((2, 3, 9, 9), np.float32), labels))
+    with pytest.raises(SourceError, match=r"images are \[3, 9, 9\], but model takes \[3, 8, 8\]"):
+        export_source(asked, target="lce", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+SPATIAL = """g (float[1,4,8,8] x) => (y) {
+    g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)
+    [conv] c = Conv(s, w)  y = Mul(c, gamma) }"""
+
+
+def test_scales_that_do_not_fold_are_refused_or_allowed_with_a_warning(
+    make_graph, tmp_path
+) -> None:
+    generator = np.random.default_rng(2)
+    graph = make_graph(
+        SPATIAL, zero=0.0, one=1.0, minus=-1.0,
+        w=np.where(generator.standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0),
+        gamma=generator.uniform(0.5, 2, (8, 6, 6)),
+    )  # fmt: skip
+    target = targets.load("lce")
+    with pytest.raises(LoweringError, match="BIB201"):
+        check_held(graph, target)
+    (finding,) = check_held(graph, target, WriteOptions(allow_unfused_scales=True)).findings
+    assert (finding.code, finding.severity) == ("BIB201", Severity.WARNING)

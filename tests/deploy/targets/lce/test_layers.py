@@ -76,13 +76,27 @@ def test_smaller_storage_is_counted_as_it_is_stored(float_model) -> None:
     assert head["intended_bits"] == stem["intended_bits"] == 32
 
 
+def test_a_batch_norm_in_front_does_not_hide_a_layer(make_graph, write_lce) -> None:
+    graph = make_graph(
+        """g (float[1,16] x) => (y) { [one] a = Gemm<transB=1>(x, w1)
+            b = Mul(a, scale)  [two] y = Gemm<transB=1>(b, w2) }""",
+        w1=RNG.standard_normal((12, 16)),
+        scale=RNG.uniform(0.1, 3, 12),
+        w2=RNG.standard_normal((5, 12)),
+    )
+    layers = write_lce(graph).layers
+    assert [layer["kernel"] for layer in layers] == ["FULLY_CONNECTED"] * 2
+    assert [layer["actual_bytes"] // 4 for layer in layers] == [12 * 16, 5 * 12]
+
+
 def test_a_layer_that_the_file_does_not_hold_has_no_operator(make_graph, float_model) -> None:
-    other = make_graph(FLOAT, **{**WEIGHTS, "w5": RNG.standard_normal((8, 16 * 64)) ** 3})
+    more = FLOAT.replace("=> (y)", "=> (z)").replace("b5) }", "b5)  [more] z = MatMul(y, w6) }")
+    other = make_graph(more, **WEIGHTS, w6=RNG.standard_normal((8, 3)))
     file = read_tflite(float_model.files["model"])
     accounts = {layer["name"]: layer for layer in account_layers(other, other, [], file)}
-    head = accounts["head"]
-    assert (head["kernel"], head["actual_bits"], head["actual_bytes"]) == (None, None, None)
-    assert accounts["stem"]["kernel"] == "CONV_2D"
+    lost = accounts["more"]
+    assert (lost["kernel"], lost["actual_bits"], lost["actual_bytes"]) == (None, None, None)
+    assert accounts["head"]["kernel"] == "FULLY_CONNECTED"
 
 
 def test_a_layer_in_pieces_is_one_entry_with_the_bytes_of_all(
