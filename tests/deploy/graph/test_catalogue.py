@@ -448,3 +448,19 @@ def float_weights(run_graph, tmp_path_factory) -> Exported:
 @pytest.mark.parametrize("name", FLOAT_WEIGHTS)
 def test_a_weight_that_only_looks_binary_is_not_recognised(name, float_weights) -> None:
     assert float_weights.nodes[list(FLOAT_WEIGHTS).index(name)] not in float_weights.found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["activations", "weights"])
+def test_every_form_runs_on_larq_compute_engine_without_a_flip(what, tmp_path) -> None:
+    import bibench_deploy
+
+    torch.manual_seed(7)
+    if what == "activations":
+        layers = [Layer(form.function, torch.sign) for form in ACTIVATIONS.values()]
+    else:
+        layers = [Layer(ste, WEIGHTS[name][0], bias) for name, bias in WEIGHT_LAYERS]
+    network, x = Layers(layers).eval(), torch.zeros(1, 6, 7, 8)
+    # It fails where a layer is not in one bit, or a sign is another one than PyTorch's.
+    artifact = bibench_deploy.export_model(network, x, target="lce", out=tmp_path / "out")
+    assert len(binary_convs(load_graph(artifact.path("onnx")))) == len(layers)
