@@ -53,7 +53,7 @@ def load_graph(path: Path) -> ir.Model:
         common_passes.ClearMetadataAndDocStringPass()(model)
         model.metadata_props.clear()
         _read_constants(model)
-        common_passes.RemoveInitializersFromInputsPass()(model)
+        _make_constants_of_defaults(model)
         _fix_batch(model)
         for node in model.graph:
             node.name = node.name or node.outputs[0].name  # messages and manifests name nodes
@@ -181,7 +181,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
     with _quiet():
         model = ir.serde.deserialize_model(proto)
-    common_passes.RemoveInitializersFromInputsPass()(model)
+    _make_constants_of_defaults(model)
     common_passes.InlinePass()(model)
     replace_qonnx(model)
     common_passes.NameFixPass()(model)
@@ -191,6 +191,13 @@ def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _make_constants_of_defaults(model: ir.Model) -> None:
+    """Take weights off the list of inputs, where old exporters and Brevitas put them too."""
+    common_passes.RemoveInitializersFromInputsPass()(model)
+    # Before version 4 of the format they had to be there.
+    model.ir_version = max(model.ir_version, 4)
 
 
 def _read_constants(model: ir.Model) -> None:

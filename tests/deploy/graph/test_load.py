@@ -248,9 +248,18 @@ def test_foreign_metadata_goes(make_proto, tmp_path) -> None:
     assert (dict(node.metadata_props), node.doc_string) == ({}, None)
 
 
-def test_weights_that_are_listed_as_inputs_are_constants(make_proto, tmp_path) -> None:
+@pytest.mark.parametrize("version", [3, 8])
+def test_weights_that_are_listed_as_inputs_are_constants(
+    version, make_proto, run_graph, tmp_path
+) -> None:
     text = "g (float[1,2,4,4] x, float[3,2,1,1] w) => (float[1,3,4,4] y) { y = Conv(x, w) }"
-    model = load_graph(saved(make_proto(text, w=np.ones((3, 2, 1, 1))), tmp_path))
+    proto = make_proto(text, opset=11, w=np.ones((3, 2, 1, 1)))
+    proto.ir_version = version
+    model = load_graph(saved(proto, tmp_path))
+    assert (
+        run_graph(model, np.ones((1, 2, 4, 4), np.float32)).tolist()
+        == np.full((1, 3, 4, 4), 2).tolist()
+    )
     assert [value.name for value in model.graph.inputs] == ["x"]
     (conv,) = model.graph
     assert constant_of(conv.inputs[1]) is not None
