@@ -21,6 +21,7 @@ from bibench_deploy.graph.check_shapes import check_shapes
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
 from bibench_deploy.graph.qonnx import DOMAINS as QONNX_DOMAINS
 from bibench_deploy.graph.qonnx import replace_qonnx
+from bibench_deploy.graph.split_sequences import replace_split_sequences
 
 OLDEST_OPSET = 11
 # Numbers of one input: a photograph of 16 megapixels has 48 million.
@@ -92,6 +93,7 @@ def normalize(model: ir.Model) -> None:
         with _quiet():
             _infer_shapes(model)
         is_changed = fold_constants(model)
+        is_changed = replace_split_sequences(model) or is_changed
         _drop_dropout(model)
         _drop_zero_bias(model)
         _drop_neutral(model)

@@ -27,7 +27,7 @@ MOST_GROUPS = 32
 _INPUT_RANKS = (2, 3, 4)
 _LARGEST_RANK = 5
 _LARGEST_RANK_OF_SHAPES = 6
-_MOVING = frozenset(["Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+_MOVING = frozenset(["Flatten", "Gather", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
 _HELD_TYPES = frozenset([ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64])
 _LAYERS = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 
@@ -48,7 +48,6 @@ _WAYS_OUT = {
     "NonZero": _AFTERWARDS,
     "RNN": _RECURRENT,
     "Scan": _CONTROL,
-    "TopK": _AFTERWARDS,
 }
 
 
@@ -144,7 +143,7 @@ def _tensor_refusal(node: ir.Node) -> str | None:
         if value.dtype is not None and value.dtype not in _HELD_TYPES:
             return f"{value.name} is {value.dtype}; keep the model in float32"
         most = _LARGEST_RANK_OF_SHAPES if node.op_type in _MOVING else _LARGEST_RANK
-        if len(value.shape) > most:
+        if len(value.shape) > most and constant_of(value) is None:
             return f"{value.name} has {len(value.shape)} dimensions; use at most {most}"
     return None
 

@@ -20,6 +20,7 @@ from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
+from bibench_deploy.lowering.fold_pad import fold_pad
 from bibench_deploy.lowering.fold_shifts import fold_shifts
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
@@ -77,6 +78,7 @@ class LceTarget(Target):
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
         lowered = model.clone()
         two_dimensional(lowered)
+        fold_pad(lowered)
         canonical_binarization(lowered)
         unfused_scales(lowered)
         fold_channel_affine(lowered)

@@ -160,6 +160,21 @@ def _gather(graph: KerasGraph, node: ir.Node) -> KerasTensor:
     return graph.tf.gather(graph.tensors[source], places, axis=graph.axis(source, axis))
 
 
+def _gather_nd(graph: KerasGraph, node: ir.Node) -> KerasTensor:
+    taken = graph.tf.gather_nd(
+        graph.in_onnx_order(_source(node)),
+        required(node, 1) % _indexed_sizes(node),
+        batch_dims=node.attributes.get_int("batch_dims", 0),
+    )
+    return graph.give(node, taken)
+
+
+def _indexed_sizes(node: ir.Node) -> list[int]:
+    """The sizes of the axes that the indices of a GatherND are on."""
+    first = node.attributes.get_int("batch_dims", 0)
+    return list(shape_of(_source(node))[first : first + required(node, 1).shape[-1]])
+
+
 def _tile(graph: KerasGraph, node: ir.Node) -> KerasTensor:
     """Repeat along some axes: Tile, and Expand, which repeats axes of one."""
     source, shape = _source(node), shape_of(node.outputs[0])
@@ -287,6 +302,7 @@ OPERATORS = {
     "Expand": FloatOperator(_tile, parameters=(1,)),
     "Flatten": FloatOperator(_reshape),
     "Gather": FloatOperator(_gather, parameters=(1,)),
+    "GatherND": FloatOperator(_gather_nd, parameters=(1,)),
     "Pad": FloatOperator(_pad, _check_pad, parameters=(1, 2, 3)),
     "Reshape": FloatOperator(_reshape),
     "Slice": FloatOperator(_slice, _check_slice, parameters=(1, 2, 3, 4)),

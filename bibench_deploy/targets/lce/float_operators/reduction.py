@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from bibench_deploy.graph.facts import shape_of
 from bibench_deploy.targets.lce.float_operators._operator import FloatOperator, opset_of
-from bibench_deploy.targets.lce.keras_graph import KerasGraph, KerasTensor, optional
+from bibench_deploy.targets.lce.keras_graph import KerasGraph, KerasTensor, optional, required
 
 # (graph, tensor, axes of the tensor) → the tensor reduced, its rank kept.
 _Reduce = Callable[[KerasGraph, KerasTensor, Sequence[int]], KerasTensor]
@@ -30,7 +30,7 @@ def _by(reduce: _Reduce, layer: str | None = None) -> FloatOperator:
         if not axes:
             return graph.tensors[source]
         if layer is not None and axes == (2, 3) and len(shape_of(source)) == 4:
-            return _over_places(graph, node, getattr(graph.layers, layer))
+            return _over_places(graph, node, layer)
         return _reduced(graph, node, reduce, axes)
 
     return FloatOperator(translate, parameters=(1,))
@@ -42,7 +42,7 @@ def _global_pool(reduce: _Reduce, layer: str) -> FloatOperator:
     def translate(graph: KerasGraph, node: ir.Node) -> KerasTensor:
         rank = len(shape_of(node.outputs[0]))
         if rank == 4:
-            return _over_places(graph, node, getattr(graph.layers, layer))
+            return _over_places(graph, node, layer)
         return _reduced(graph, node, reduce, range(2, rank))
 
     return FloatOperator(translate)
@@ -63,9 +63,15 @@ def _axes(node: ir.Node) -> tuple[int, ...]:
     return tuple(sorted(axis % rank for axis in listed))
 
 
-def _over_places(graph: KerasGraph, node: ir.Node, layer: Any) -> KerasTensor:
+def _over_places(graph: KerasGraph, node: ir.Node, layer: str) -> KerasTensor:
     is_kept = len(shape_of(node.outputs[0])) == 4
-    return layer(keepdims=is_kept, name=graph.name(node.name))(graph.input(node))
+    source, name = graph.input(node), graph.name(node.name)
+    if layer != "GlobalAveragePooling2D":
+        return getattr(graph.layers, layer)(keepdims=is_kept, name=name)(source)
+    # A pooling of the whole map, not MEAN: on ARM, LCE runs it much faster, says
+    # larq_zoo/core/utils.py, whose models have it so.
+    mean = graph.layers.AveragePooling2D(source.shape[1:3], name=name)(source)
+    return mean if is_kept else graph.layers.Flatten()(mean)
 
 
 def _reduced(graph: KerasGraph, node: ir.Node, reduce: _Reduce, axes: Sequence[int]) -> KerasTensor:
@@ -170,9 +176,41 @@ def _check_place(node: ir.Node) -> str | None:
     return None
 
 
+def _running_sum(graph: KerasGraph, node: ir.Node) -> KerasTensor:
+    source = node.inputs[0]
+    assert source is not None
+    total = graph.tf.cumsum(
+        graph.in_onnx_order(source),
+        axis=int(required(node, 1).item()) % len(shape_of(source)),
+        exclusive=bool(node.attributes.get_int("exclusive", 0)),
+        reverse=bool(node.attributes.get_int("reverse", 0)),
+    )
+    return graph.give(node, total)
+
+
+def _largest(graph: KerasGraph, node: ir.Node) -> list[KerasTensor]:
+    """The largest (or smallest) numbers along an axis, and their places."""
+    source = node.inputs[0]
+    assert source is not None
+    rank = len(shape_of(source))
+    axis = node.attributes.get_int("axis", -1) % rank
+    order = [*(place for place in range(rank) if place != axis), axis]
+    back = [order.index(place) for place in range(rank)]
+    sign = 1.0 if node.attributes.get_int("largest", 1) else -1.0
+    rows = graph.in_onnx_order(source)
+    rows = rows if axis == rank - 1 else graph.tf.transpose(rows, order)
+    count = shape_of(node.outputs[0])[axis]
+    values, places = graph.tf.math.top_k(rows if sign > 0 else -rows, count)
+    results = [values if sign > 0 else -values, graph.tf.cast(places, "int64")]
+    if axis != rank - 1:
+        results = [graph.tf.transpose(result, back) for result in results]
+    return [graph.give(node, result, index) for index, result in enumerate(results)]
+
+
 OPERATORS = {
     "ArgMax": FloatOperator(_place_of_largest, _check_place),
     "ArgMin": FloatOperator(_place_of_smallest, _check_place),
+    "CumSum": FloatOperator(_running_sum, parameters=(1,)),
     "GlobalAveragePool": _global_pool(_mean, "GlobalAveragePooling2D"),
     "GlobalMaxPool": _global_pool(_maximum, "GlobalMaxPooling2D"),
     "LogSoftmax": FloatOperator(_log_softmax),
@@ -187,4 +225,5 @@ OPERATORS = {
     "ReduceSum": _by(_sum),
     "ReduceSumSquare": _by(_sum_of_squares),
     "Softmax": FloatOperator(_softmax),
+    "TopK": FloatOperator(_largest, parameters=(1,)),
 }

@@ -56,11 +56,11 @@ CASES = {
         "binary convolution of 64 groups", WIDE,
         "s = Sign(x)  y = Conv<group=64>(s, grouped)", "y = Conv<group=64>(x, f_depth)"),
     "operator": (
-        "operator CumSum is not supported; write it with other operators", MAP,
-        "y = CumSum(x, two_axis)", "y = Exp(x)"),
-    "operator that picks places": (
-        "operator TopK is not supported; end the model before it", MAP,
-        "y, i = TopK(x, two)", "y = Relu(x)"),
+        "operator Trilu is not supported; write it with other operators", MAP,
+        "y = Trilu(x)", "y = Exp(x)"),
+    "operator with a way out": (
+        "operator Einsum is not supported; write it with torch.matmul", MAP,
+        'y = Einsum<equation="bchw->bwhc">(x)', "y = Transpose<perm=[0,3,2,1]>(x)"),
     "weights of several magnitudes": (
         "reads the signs of x, but its own weights are not binary", MAP,
         "s = Sign(x)  y = Conv(s, f)", "s = Sign(x)  y = Conv(s, w)"),
@@ -139,7 +139,6 @@ CASES = {
 }  # fmt: skip
 ARRAYS |= {
     "flat": np.array([1, -1]),
-    "two_axis": np.array(2),
     "f_flat": RNG.standard_normal((8, 4, 1, 3, 3)),
 }
 
@@ -164,7 +163,7 @@ def test_a_reason_names_a_node_and_what_to_do(case, make_graph) -> None:
 
 
 def test_every_reason_is_given_at_once(make_graph) -> None:
-    nodes = "a = CumSum(x, two_axis)  s = Sign(a)  b = Conv(s, f)  y = LRN<size=4>(b)"
+    nodes = "a = Trilu(x)  s = Sign(a)  b = Conv(s, f)  y = LRN<size=4>(b)"
     reasons = TARGET.refusals(make_graph(MAP.format(nodes), **ARRAYS))
     assert [reason.partition(":")[0] for reason in reasons] == ["a", "b", "y"]
 

@@ -192,6 +192,11 @@ BODIES = {
         "t = Reshape(h, to_tokens)  y = Concat<axis=1>(t, t)",
     ],
     "Cos": ["y = Cos(h)"],
+    "CumSum": [
+        "y = CumSum(h, axis_1)",
+        "y = CumSum<exclusive=1>(h, axis_3)",
+        "y = CumSum<reverse=1>(h, axis_3)",
+    ],
     "DepthToSpace": [
         "y = DepthToSpace<blocksize=2>(h)",
         'y = DepthToSpace<blocksize=2, mode="CRD">(h)',
@@ -227,6 +232,7 @@ BODIES = {
         "y = Gather<axis=2>(h, pick_grid)",
         "t = Reshape(h, to_tokens)  y = Gather<axis=1>(t, pick_one)",
     ],
+    "GatherND": ["y = GatherND(h, corners)", "y = GatherND<batch_dims=1>(h, batch_corners)"],
     "Gelu": ["y = Gelu(h)", 'y = Gelu<approximate="tanh">(h)'],
     "Gemm": [
         "f = Flatten(h)  y = Gemm<transB=1>(f, v, vb)",
@@ -313,6 +319,11 @@ BODIES = {
         'y = Pad<mode="edge">(h, amounts)',
         "y = Pad(h, two_amounts, half, hw)",
         "y = Pad(h, cut)",
+        # LCE takes a pad before a strided window for SAME, wherever it pads.
+        "p = Pad(h, zeros_around)  y = Conv<strides=[2,2]>(p, f3)",
+        "p = Pad(h, zeros_around)  y = Conv<strides=[2,2], group=8>(p, depth3)",
+        "p = Pad(h, zeros_around, half)  y = Conv<strides=[2,2]>(p, f3)",
+        "p = Pad(h, zeros_around)  y = MaxPool<kernel_shape=[3,3], strides=[2,2]>(p)",
         "y = Pad(h, channel_amounts)",
         'opset 19: y = Pad<mode="wrap">(h, amounts)',
     ],
@@ -421,6 +432,14 @@ BODIES = {
     "Tanh": ["y = Tanh(h)"],
     "ThresholdedRelu": ["y = ThresholdedRelu<alpha=0.3>(h)"],
     "Tile": ["y = Tile(h, twice)"],
+    "TopK": [
+        "d = Add(h, whole)  y, i = TopK(d, i3)",
+        (
+            "d = Add(h, whole)  a, i = TopK<axis=1, largest=0>(d, i2)"
+            "  q = Cast<to=1>(i)  y = Add(a, q)"
+        ),
+        "d = Add(h, whole)  f = Flatten(d)  y, i = TopK(f, i3)",
+    ],
     "Transpose": [
         "y = Transpose<perm=[0,1,3,2]>(h)",
         "y = Transpose<perm=[0,2,3,1]>(h)",
@@ -458,7 +477,17 @@ BODIES = {
     ],
     "Xor": ["a = Greater(h, low)  b = Less(h, high)  q = Xor(a, b)  y = Cast<to=1>(q)"],
 }
-ARRAYS |= {"left_row_1": numbers(1, 3), "two_three": np.array([2, 3], np.float32)}
+ARRAYS |= {
+    "axis_1": np.array(1),
+    "axis_3": np.array(3),
+    "corners": np.array([[[0, 3], [0, -1]], [[0, 0], [0, 2]]]),
+    "batch_corners": np.array([[[0, 5, 7], [7, -1, 0]]]),
+    "zeros_around": ints(0, 0, 1, 1, 0, 0, 1, 1),
+    "f3": numbers(5, 8, 3, 3),
+    "depth3": numbers(8, 1, 3, 3),
+    "left_row_1": numbers(1, 3),
+    "two_three": np.array([2, 3], np.float32),
+}
 del ARRAYS["out_size"]
 
 # What the operator's fast sample shares one graph: the ordinary float parts of a network.
