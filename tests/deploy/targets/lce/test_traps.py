@@ -22,7 +22,8 @@ FLOAT = RNG.standard_normal((8, 4, 3, 3)).astype(np.float32)
 NEARLY = SIGNS * np.where(RNG.random(SIGNS.shape) < 0.5, np.float32(1.004), np.float32(1))
 ONE_ZERO = SIGNS.copy()
 ONE_ZERO[3, 2, 1, 1] = 0
-WEIGHTS = {"float": FLOAT, "binary": SIGNS, "nearly": NEARLY, "one_zero": ONE_ZERO}
+OTHER = np.where(RNG.standard_normal((8, 4, 3, 3)) >= 0, np.float32(1), np.float32(-1))
+WEIGHTS = {"float": FLOAT, "binary": SIGNS, "other": OTHER, "nearly": NEARLY, "one_zero": ONE_ZERO}
 
 # What a Keras model says, and what LCE makes of it: each name is one model.
 _MODELS = """
@@ -34,8 +35,9 @@ def write(name, entry, x):
     content = larq_compute_engine.convert_keras_model(tf.keras.Model(entry, x))
     open(f"{sys.argv[2]}/{name}.tflite", "wb").write(content)
 
-def conv(x, weight, strides=1, padding="valid"):
-    layer = tf.keras.layers.Conv2D(8, 3, strides=strides, padding=padding, use_bias=False)
+def conv(x, weight, strides=1, padding="valid", dilation=1):
+    layer = tf.keras.layers.Conv2D(8, 3, strides=strides, padding=padding, use_bias=False,
+                                   dilation_rate=dilation)
     x = layer(x)
     layer.set_weights([weights[weight].transpose(2, 3, 1, 0)])
     return x
@@ -61,7 +63,14 @@ factors = {
 }
 for name, factor in factors.items():
     write(name, entry, x * tf.constant(factor, tf.float32))
+entry = tf.keras.layers.Input((8, 8, 4))
+signs = sign(entry)
+both = [conv(signs, "binary", dilation=2), conv(signs, "other", dilation=2)]
+write("two_dilated", entry, both[0] + both[1])
+entry = tf.keras.layers.Input((8, 8, 4))
+write("one_dilated", entry, conv(sign(entry), "binary", dilation=2))
 for weight in ("nearly", "one_zero"):
+    entry = tf.keras.layers.Input((8, 8, 4))
     write(weight, entry, conv(sign(entry), weight))
 """
 
@@ -182,4 +191,20 @@ def test_one_zero_weight_makes_a_layer_float(by_hand, make_graph, run_graph, wri
     graph = make_graph("g (float[1,4,8,8] x) => (y) { s = Sign(x)  y = Conv(s, w) }", w=ONE_ZERO)
     x, written = maps(8), write_lce(graph)
     assert operators(written.files["model"]) == ["CONCATENATION", "LceQuantize", "LceBconv2d"]
+    np.testing.assert_array_equal(written.execute(x).outputs, run_graph(graph, x))
+
+
+def test_two_dilated_layers_on_one_sign_become_float(
+    by_hand, make_graph, run_graph, write_lce
+) -> None:
+    assert operators(by_hand("one_dilated")) == ["LceQuantize", "LceBconv2d"]
+    assert "LceBconv2d" not in operators(by_hand("two_dilated"))
+    graph = make_graph(
+        """g (float[1,4,8,8] x) => (y) { s = Sign(x)  a = Conv<dilations=[2,2]>(s, v)
+            b = Conv<dilations=[2,2]>(s, w)  y = Add(a, b) }""",
+        v=SIGNS,
+        w=OTHER,
+    )
+    x, written = maps(8), write_lce(graph)
+    assert operators(written.files["model"]).count("LceBconv2d") == 2
     np.testing.assert_array_equal(written.execute(x).outputs, run_graph(graph, x))
