@@ -45,6 +45,7 @@ class Layer(nn.Module):
 
 def birealnet() -> nn.Module:
     """Bi-Real Net for 224 × 224 images and 1000 classes, with a softmax."""
+    torch.manual_seed(0)
     channels = [WIDTHS[0], *(width for width in WIDTHS for _ in range(4))]
     body = [Layer(*pair) for pair in pairwise(channels)]
     model = nn.Sequential(
@@ -57,6 +58,7 @@ def birealnet() -> nn.Module:
 
 def resnet18() -> nn.Module:
     """ResNet-18 of bibench_train, `bireal`, for 224 × 224 images and 1000 classes."""
+    torch.manual_seed(0)
     return settled(
         architectures.build("resnet18", algorithm="bireal", num_classes=1000, form="imagenet")
     )
