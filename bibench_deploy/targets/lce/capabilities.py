@@ -83,11 +83,24 @@ def refusals(
             f"the graph gives {len(model.graph.outputs)} outputs; return one tensor, by torch.cat "
             "of the flattened ones for instance"
         )
+    reasons.extend(
+        f"the graph gives {value.name}, {reason}"
+        for value in model.graph.outputs
+        if (reason := _output_refusal(value)) is not None
+    )
     convs = binary_convs(model)
     for conv in convs:
         reasons.extend(f"{conv.facts.name}: {text}" for text in _binary_refusals(conv, options))
     reasons.extend(_left_over_refusals(lowered))
     return reasons
+
+
+def _output_refusal(value: ir.Value) -> str | None:
+    if value.dtype == ir.DataType.BOOL:
+        return "which is true or false; return numbers, by .float()"
+    if value.shape is not None and len(value.shape) == 0:
+        return "a single number; keep a dimension of it, by keepdim=True"
+    return None
 
 
 def _left_over_refusals(lowered: ir.Model) -> list[str]:
@@ -178,15 +191,15 @@ def _not_binary(node: ir.Node, source: str) -> str:
 def _conv_refusal(node: ir.Node) -> str | None:
     weight = constant_of(node.inputs[1])
     if weight is None or weight.ndim != 4:
-        return "a convolution needs constant two-dimensional kernels"
+        return "a convolution of a volume, which LCE has not; use one or two dimensions"
     return None
 
 
 def _pool_refusal(node: ir.Node) -> str | None:
     if len(shape_of(node.outputs[0])) != 4:
-        return "a pooling needs two dimensions"
+        return "a pooling of a volume, which LCE has not; pool over height and width"
     if node.op_type == "MaxPool" and len(node.outputs) > 1 and node.outputs[1].uses():
-        return "a max pooling whose indices are read"
+        return "a max pooling whose indices are read; upsample without them"
     return None
 
 

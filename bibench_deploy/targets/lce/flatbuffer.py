@@ -16,15 +16,8 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from bibench_deploy.errors import ArtifactError
+from bibench_deploy.targets.lce.operator_names import OPERATOR_NAMES
 
-# Codes of builtin operators, as far as models from this target hold them.
-_OPERATOR_NAMES = {
-    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D",
-    6: "DEQUANTIZE", 9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL",
-    19: "RELU", 20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 25: "SOFTMAX", 34: "PAD",
-    40: "MEAN", 41: "SUB", 42: "DIV", 45: "STRIDED_SLICE", 54: "PRELU", 55: "MAXIMUM",
-    57: "MINIMUM", 60: "PADV2", 101: "ABS", 105: "REVERSE_V2", 158: "SIGN",
-}  # fmt: skip
 _CUSTOM = 32
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 6: "bool", 9: "int8"}
 
@@ -141,7 +134,11 @@ def _operator_name(code: Table) -> str:
     number = max(
         _number(code, 0, number_types.Int8Flags, 0), _number(code, 3, number_types.Int32Flags, 0)
     )
-    return _text(code, 1) if number == _CUSTOM else _OPERATOR_NAMES.get(number, f"BUILTIN_{number}")
+    if number == _CUSTOM:
+        return _text(code, 1)
+    # Newer files may hold operators that are newer than the list.
+    is_known = 0 <= number < len(OPERATOR_NAMES)
+    return OPERATOR_NAMES[number] if is_known else f"BUILTIN_{number}"
 
 
 def _slot(field: int) -> int:

@@ -129,12 +129,19 @@ CASES = {
         "use odd size", MAP, "y = LRN<size=4>(x)", "y = LRN<size=5>(x)"),
     "two outputs": (
         "gives 2 outputs", MAP.replace("(y)", "(y, z)"), "z = Sigmoid(x)  y = Relu(x)", None),
+    "pooling of a volume": (
+        "a pooling of a volume",
+        "g (float[1,4,8,8] x) => (y) {{ u = Unsqueeze(x, two)  {} }}",
+        "y = MaxPool<kernel_shape=[1,2,2]>(u)", None),
+    "single number": (
+        "the graph gives y, a single number; keep a dimension", MAP,
+        "y = ReduceMean<keepdims=0>(x)", "y = ReduceMean(x)"),
     "two inputs": ("has 2 inputs (x, z)", TWO, "y = Add(x, z)", None),
     "volume": (
         "has 5 dimensions; give it 2 (N, F), 3 (N, C, L) or 4 (N, C, H, W)",
         "g (float[1,4,8,8,8] x) => (y) {{ {} }}", "y = Relu(x)", None),
     "convolution of a volume": (
-        "needs constant two-dimensional kernels",
+        "a convolution of a volume",
         "g (float[1,4,8,8] x) => (y) {{ u = Unsqueeze(x, two)  {} }}", "y = Conv(u, f_flat)", None),
 }  # fmt: skip
 ARRAYS |= {
@@ -159,7 +166,13 @@ def test_a_reason_names_a_node_and_what_to_do(case, make_graph) -> None:
     reason = next(reason for reason in TARGET.refusals(model) if words in reason)
     names = [node.name for node in model.graph]
     assert reason.partition(":")[0] in names or reason.startswith("the graph")
-    assert re.search(r"; \w+|which LCE has not|whose indices are read|needs constant", reason)
+    assert re.search(r"; \w+|which LCE has not", reason)
+
+
+def test_a_graph_that_gives_no_numbers_is_refused(make_graph) -> None:
+    text = "g (float[1,4] x) => (bool[1,4] y) { y = Greater(x, zero) }"
+    (reason,) = TARGET.refusals(make_graph(text, **ARRAYS))
+    assert reason == "the graph gives y, which is true or false; return numbers, by .float()"
 
 
 def test_every_reason_is_given_at_once(make_graph) -> None:
