@@ -7,6 +7,8 @@ from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
 from bibench_deploy.lowering.fold_shifts import fold_shifts
+from bibench_deploy.targets.lce import TARGET
+from bibench_deploy.targets.lce.flatbuffer import read_tflite
 
 RNG = np.random.default_rng(8)
 C = 4
@@ -192,15 +194,17 @@ def test_a_chain_that_a_strided_shortcut_divides_loses_its_shifts_too(passed) ->
     assert shifts(passed(body)) == 0
 
 
-def test_of_the_three_shifts_of_a_reactnet_layer_one_stays(passed) -> None:
-    def block(i, before):
-        return (
-            f"a{i} = Add({before}, s{i})  {layer(f'l{i}', f'a{i}', f'w{i}', f'n{i}')}"
-            f"r{i} = Add(l{i}, {before})  b{i} = Add(r{i}, s4)  p{i} = PRelu(b{i}, slope)"
-            f"  o{i} = Add(p{i}, s1)  "
-        )
+def reactnet_layer(i, before):
+    """RSign, a binary layer, the shortcut and RPReLU, in text; gives o1, o2 …"""
+    return (
+        f"a{i} = Add({before}, s{i})  {layer(f'l{i}', f'a{i}', f'w{i}', f'n{i}')}"
+        f"r{i} = Add(l{i}, {before})  b{i} = Add(r{i}, s4)  p{i} = PRelu(b{i}, slope)"
+        f"  o{i} = Add(p{i}, s1)  "
+    )
 
-    body = NORMED + block(1, "z") + block(2, "o1") + block(3, "o2")
+
+def test_of_the_three_shifts_of_a_reactnet_layer_one_stays(passed) -> None:
+    body = NORMED + reactnet_layer(1, "z") + reactnet_layer(2, "o1") + reactnet_layer(3, "o2")
     model = passed(body + "m = GlobalAveragePool(o3)  f1 = Flatten(m)"
                    "  y = Gemm<transB=1>(f1, fc, fcb)")  # fmt: skip
     # The first block's goes into the stem's batch norm.
@@ -295,3 +299,51 @@ def test_any_chain_computes_the_same(passed, chain, seed) -> None:
         value = new
         earlier.append(new)
     passed(body + f"y = Relu({value})", **constants)
+
+
+CHAINS = {
+    "ReActNet": (
+        reactnet_layer(1, "z") + reactnet_layer(2, "o1") + reactnet_layer(3, "o2"),
+        "o3",
+        # The first shift is the stem's bias.
+        [
+            *("LceQuantize", "LceBconv2d", "ADD", "PRELU"),
+            *("ADD", "LceQuantize", "LceBconv2d", "ADD", "PRELU") * 2,
+        ],
+    ),
+    "Bi-Real Net with RSign": (
+        "".join(
+            f"a{i} = Add({before}, s{i})  {layer(f'l{i}', f'a{i}', f'w{i}', f'n{i}')}"
+            f"r{i} = Add(l{i}, {before})  "
+            for i, before in ((1, "z"), (2, "r1"), (3, "r2"))
+        ),
+        "r3",
+        ["LceQuantize", "LceBconv2d", "ADD"] * 3,
+    ),
+    "RSign behind a clip": (
+        "h1 = Clip(z, minus, one)  a1 = Add(h1, tenth)  "
+        + layer("l1", "a1", "w1", "n1")
+        + "h2 = Clip(l1, minus, one)  a2 = Add(h2, tenth)  "
+        + layer("l2", "a2", "w2", "n2"),
+        "l2",
+        ["LceQuantize", "LceBconv2d"] * 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", CHAINS)
+def test_larq_compute_engine_runs_no_operator_more_than_an_expert_writes(
+    form, make_graph, run_graph, lce_writer, tmp_path
+) -> None:
+    body, end, expected = CHAINS[form]
+    text = (
+        f"g (float[1,{C},6,6] x) => (y) {{ {NORMED} {body} m = GlobalAveragePool({end})"
+        "  f1 = Flatten(m)  y = Gemm<transB=1>(f1, fc, fcb) }"
+    )
+    constants = {**CONSTANTS, "tenth": per_channel(0.1, -0.2, 0.3, -0.4)}
+    graph = make_graph(text, **{key: array for key, array in constants.items() if key in text})
+    written = lce_writer.write(TARGET.lower(graph), tmp_path)
+    names = [node.name for node in read_tflite(written.files["model"]).operators]
+    assert names == ["CONV_2D", *expected, "AVERAGE_POOL_2D", "FULLY_CONNECTED"]
+    seen = written.execute(X, wants_signs=False).outputs
+    np.testing.assert_allclose(seen, run_graph(graph, X), rtol=0, atol=1e-4)
