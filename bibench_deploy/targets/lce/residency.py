@@ -59,24 +59,16 @@ def prove_residency(
         ConversionError: a layer became float; names each such layer.
     """
     candidates = [node for node in converted.operators if node.name == KERNEL]
-    by_filter: dict[bytes, list[TfliteOperator]] = {}
-    for node in candidates:
-        by_filter.setdefault(converted.tensors[node.inputs[1]].data, []).append(node)
-    filters = []
-    for conv in convs:
-        weight = conv.weight
-        if (map_shape := flattened_map(conv)) is not None:
-            weight = to_nhwc(weight, map_shape, is_rotated)
-        filters.append(pack_filter(weight, is_rotated))
+    fitting = [_operators_of(conv, candidates, converted, is_rotated) for conv in convs]
     found: dict[int, TfliteOperator] = {}
     # Small layers may have equal filters: there the name that the converter kept decides.
     for by_name in (True, False):
         for index, conv in enumerate(convs):
-            matches = by_filter.get(filters[index], []) if index not in found else []
+            matches = [] if index in found else [x for x in fitting[index] if x in candidates]
             called = [node for node in matches if _is_named_after(node, conv, converted)]
             if chosen := (called if by_name else matches)[:1]:
                 found[index] = chosen[0]
-                matches.remove(chosen[0])
+                candidates.remove(chosen[0])
     resident = [
         ResidentLayer(conv.facts.name, found[index])
         for index, conv in enumerate(convs)
@@ -92,6 +84,35 @@ def prove_residency(
             "report the model, since bibench should have refused it"
         )
     return resident
+
+
+def _operators_of(
+    conv: BinaryConv, candidates: list[TfliteOperator], converted: TfliteModel, is_rotated: bool
+) -> list[TfliteOperator]:
+    """The operators whose filter is a layer's.
+
+    Where an operator gives bits, LCE has made a threshold of the batch norm behind it; where
+    a factor of that is negative, it has turned the filter's signs of that channel.
+    """
+    weight = conv.weight
+    if (map_shape := flattened_map(conv)) is not None:
+        weight = to_nhwc(weight, map_shape, is_rotated)
+    own, turned = (
+        np.frombuffer(pack_filter(signs, is_rotated), np.uint8).reshape(len(weight), -1)
+        for signs in (weight, -weight)
+    )
+    fitting = []
+    for node in candidates:
+        data = np.frombuffer(converted.tensors[node.inputs[1]].data, np.uint8)
+        if data.size != own.size:
+            continue
+        channels = data.reshape(own.shape)
+        is_own = (channels == own).all(axis=1)
+        if converted.tensors[node.outputs[0]].dtype == "int32":
+            is_own |= (channels == turned).all(axis=1)
+        if is_own.all():
+            fitting.append(node)
+    return fitting
 
 
 def keras_name(name: str | None) -> str:

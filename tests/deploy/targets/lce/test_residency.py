@@ -185,3 +185,29 @@ def test_layers_of_equal_filters_are_told_apart_whatever_their_order_in_the_file
     seen = written.execute(inputs)
     own = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
     assert compare(graph, inputs, Observation(seen.outputs, own), "LCE").unexplained_flips == 0
+
+
+def test_a_filter_that_a_negative_batch_norm_has_turned_is_the_layers_own(
+    make_graph, lce_writer, run_graph, tmp_path
+) -> None:
+    # Bits go from the first layer to the second, which a threshold decides for each channel.
+    generator = np.random.default_rng(3)
+    weights = np.where(generator.standard_normal((2, 8, 8, 3, 3)) > 0, 1.0, -1.0)
+    graph = make_graph(
+        """g (float[1,8,9,9] x) => (y) {
+            s = Sign(x)  a = Conv(s, v)  b = BatchNormalization(a, gamma, beta, mean, variance)
+            t = Sign(b)  y = Conv(t, w) }""",
+        v=weights[0],
+        w=weights[1],
+        gamma=np.array([-1.5, 1, 2, -0.5, 1, 3, -2, 1]),
+        beta=generator.standard_normal(8),
+        mean=generator.standard_normal(8),
+        variance=generator.uniform(0.5, 2, 8),
+    )
+    written = lce_writer.write(TARGET.lower(graph), tmp_path)
+    model = read_tflite(written.files["model"])
+    assert [node.name for node in model.operators] == ["LceQuantize", "LceBconv2d", "LceBconv2d"]
+    filters = {model.tensors[node.inputs[1]].data for node in model.operators[1:]}
+    assert filters != {pack_filter(weight, is_rotated=False) for weight in weights}
+    x = generator.standard_normal((1, 8, 9, 9)).astype(np.float32)
+    np.testing.assert_array_equal(written.execute(x).outputs, run_graph(graph, x))
