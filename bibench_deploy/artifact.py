@@ -154,8 +154,20 @@ def file_entry(path: Path) -> dict[str, Any]:
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> Artifact:
     """Write manifest.json into a folder that already holds the files it names."""
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    with writing(directory / MANIFEST_NAME) as path:
+        path.write_text(text, encoding="utf-8")
     return Artifact(directory, manifest)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Name the file in what a full disk raises: the system names it in `open` alone."""
+    try:
+        yield path
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager

@@ -96,12 +96,18 @@ class DeviceError(DeployError):
 
 
 class MissingExtraError(DeployError):
-    """An optional part of bibench that is not installed; names the command that adds it."""
+    """A part of bibench that is not installed, or in a version that does not do.
 
-    def __init__(self, purpose: str, package: str, extra: str) -> None:
+    Names the command that puts it right: `extra` is one of bibench's, or empty for what it
+    always needs; `found` is the version that is there, where there is one.
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str, *, found: str | None = None) -> None:
         self.package = package
         self.extra = extra
+        state = "which is not installed" if found is None else f"but {found} is installed"
+        place = f'".[{extra}]"' if extra else "."
         super().__init__(
-            f"{purpose} needs {package}, which is not installed; "
-            f'run in a clone of bibench: python -m pip install ".[{extra}]"'
+            f"{purpose} needs {package}, {state}; "
+            f"run in a clone of bibench: python -m pip install {place}"
         )

@@ -20,10 +20,13 @@ EXIT_FAILED = 2
 # A full disk, or a place that cannot be written: the world's fault, not ours.
 _WORLD_ERRORS = frozenset(
     [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
-     errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY]
+     errno.EISDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.EBUSY]
 )  # fmt: skip
-# Which extra of bibench brings a package that a command may find missing.
-_EXTRAS = {"matplotlib": "plots", "onnxscript": "train", "safetensors": "train", "torch": "train"}
+# Which extra of bibench brings a package that a command may find missing; "" is no extra.
+_EXTRAS = {
+    "flatbuffers": "", "matplotlib": "plots", "numpy": "", "onnx": "", "onnx_ir": "",
+    "onnxruntime": "", "onnxscript": "train", "safetensors": "train", "torch": "train",
+}  # fmt: skip
 
 
 class _OneLineErrors(TyperGroup):
@@ -46,9 +49,10 @@ class _OneLineErrors(TyperGroup):
             typer.echo(f"{command}: {what}; see {command} --help", err=True)
             raise typer.Exit(EXIT_FAILED) from None
         except ModuleNotFoundError as error:
-            if error.name not in _EXTRAS:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRAS:
                 raise
-            missing = MissingExtraError("this command", error.name, _EXTRAS[error.name])
+            missing = MissingExtraError("this command", package, _EXTRAS[package])
             message = str(missing)
         except KeyboardInterrupt:
             message = "interrupted; finished files were kept, half-written ones removed"

@@ -23,6 +23,7 @@ from bibench_deploy.artifact import (
     file_entry,
     staged_directory,
     write_manifest,
+    writing,
 )
 from bibench_deploy.errors import LoweringError, SourceError
 from bibench_deploy.export.reference import Reference, answer
@@ -90,7 +91,7 @@ def export_source(
             progress(note)
         linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
-        _check_test_set(source, shape)
+        _check_test_set(source, shape, shape_of(graph.graph.outputs[0]))
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
 
         def compare_with_torch() -> Parity | None:
@@ -111,15 +112,21 @@ def export_source(
             float_twin(twin)
             twin_directory = directory / TWIN_DIRECTORY
             twin_directory.mkdir()
-            ir.save(twin, twin_directory / "model.onnx")
+            with writing(twin_directory / "model.onnx") as twin_path:
+                ir.save(twin, twin_path)
             export.write(twin, twin_directory, None, lambda: None)
     return Artifact.load(out)
 
 
-def _check_test_set(source: Source, shape: tuple[int, ...]) -> None:
+def _check_test_set(source: Source, shape: tuple[int, ...], output: tuple[int, ...]) -> None:
     if source.test_set is None:
         return
-    images, _ = source.test_set()
+    images, labels = source.test_set()
+    if len(output) != 2 or labels.min() < 0 or labels.max() >= output[1]:
+        raise SourceError(
+            f"the held-out images have labels from {labels.min()} to {labels.max()}, but "
+            f"{source.name} gives {list(output)}; they need one score for each class, [N, classes]"
+        )
     if images.shape[1:] != shape[1:]:
         raise SourceError(
             f"the held-out images are {list(images.shape[1:])}, but {source.name} takes "
@@ -131,7 +138,8 @@ def write_onnx(source: Source, path: Path) -> Reference | None:
     """Write a source as ONNX; gives what was written, if it is a module."""
     if source.model is None:
         assert source.onnx_path is not None
-        onnx.save(read_onnx(source.onnx_path), path)
+        with writing(path):
+            onnx.save(read_onnx(source.onnx_path), path)
         return None
 
     import torch

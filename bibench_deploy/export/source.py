@@ -98,7 +98,7 @@ def with_test_set(source: Source, path: Path) -> Source:
         SourceError: the file cannot be read, or does not hold these arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
     except KeyError as error:
         raise SourceError(

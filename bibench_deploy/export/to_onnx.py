@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bibench_deploy.artifact import writing
 from bibench_deploy.errors import MissingExtraError, SourceError
 from bibench_deploy.export.weight_writes import run_and_watch
 
@@ -37,6 +38,7 @@ def export_onnx(
     """
     try:
         import onnx_ir as ir
+        import onnxruntime  # noqa: F401 - as for the next one
         import onnxscript  # noqa: F401 - torch.onnx.export asks for it late and at length
         import torch
     except ImportError as error:
@@ -78,7 +80,8 @@ def export_onnx(
     _strip_metadata(exported)
     # ONNX Runtime before 1.20 reads files up to this version.
     exported.ir_version = min(exported.ir_version, 10)
-    ir.save(exported, path)
+    with writing(path):
+        ir.save(exported, path)
     traced: torch.export.ExportedProgram = program.exported_program
     return traced
 

@@ -8,8 +8,10 @@ a log that is shown only when a conversion fails.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bibench_deploy.artifact import writing
 from bibench_deploy.errors import ConversionError, MissingExtraError
 
 KERAS_NAME = "model.keras"
@@ -109,10 +112,17 @@ class ConversionProcess:
             answer = ""
         if not answer:
             code = self._child.wait()
-            raise ConversionError(
-                f"the conversion process died with exit code {code}: {self._last_words()}"
+            end = (
+                f"was ended by {signal.Signals(-code).name}, as by a system that is short of memory"
+                if code < 0
+                else f"died with exit code {code}"
             )
+            raise ConversionError(f"the conversion process {end}: {self._last_words()}")
         reply: dict[str, Any] = json.loads(answer)
+        if "missing" in reply:
+            raise MissingExtraError("export to LCE", reply["missing"], "lce")
+        if "unwritten" in reply:
+            raise OSError(*reply["unwritten"])
         if "error" in reply:
             raise ConversionError(f"LCE's converter failed: {reply['error']}")
         return reply
@@ -124,11 +134,19 @@ class ConversionProcess:
 
 
 def _require_packages() -> None:
+    from importlib.metadata import version
     from importlib.util import find_spec
 
     for package in ("tensorflow", "tf_keras", "larq", "larq_compute_engine"):
-        if find_spec(package) is None:
+        try:
+            is_there = find_spec(package) is not None
+        except (ImportError, ValueError):  # a package that is there in part
+            is_there = False
+        if not is_there:
             raise MissingExtraError("export to LCE", package, "lce")
+    # With numpy 2 the converter works, but the interpreter reads its arrays as empty.
+    if int((found := version("numpy")).partition(".")[0]) >= 2:
+        raise MissingExtraError("export to LCE", "numpy below 2", "lce", found=found)
 
 
 def _serve() -> None:
@@ -136,13 +154,21 @@ def _serve() -> None:
     # Libraries print to stdout at will: answers get a pipe of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    import larq_compute_engine  # noqa: F401 - imported now, while the caller is still busy
+    with contextlib.suppress(ImportError):  # the first request tells it
+        import larq_compute_engine  # noqa: F401 - imported now, while the caller is still busy
 
     actions: dict[str, Callable[..., dict[str, Any]]] = {"convert": _convert, "store": _store}
     for line in sys.stdin:
         request = json.loads(line)
         try:
             reply = actions[request.pop("action")](**request)
+        except ModuleNotFoundError as error:
+            reply = {"missing": error.name or str(error)}
+        except OSError as error:
+            if error.errno is None or error.errno == errno.ENOENT:
+                reply = {"error": f"{type(error).__name__}: {error}"}
+            else:
+                reply = {"unwritten": [error.errno, error.strerror, error.filename]}
         except Exception as error:  # the caller must hear of it, whatever it is
             import traceback
 
@@ -163,8 +189,10 @@ def _convert(lowered: str, directory: str, turns_input: bool) -> dict[str, Any]:
     tf.keras.backend.clear_session()
     builder = KerasBuilder(ir.load(lowered), turns_input=turns_input)
     model = builder.build()
-    model.save(Path(directory, KERAS_NAME))
-    Path(directory, TFLITE_NAME).write_bytes(_to_tflite(model))
+    with writing(Path(directory, KERAS_NAME)) as path:
+        model.save(path)
+    with writing(Path(directory, TFLITE_NAME)) as path:
+        path.write_bytes(_to_tflite(model, directory))
     packages = ("tensorflow", "tf-keras", "larq", "larq-compute-engine")
     return {
         "is_rotated": builder.is_rotated,
@@ -172,7 +200,7 @@ def _convert(lowered: str, directory: str, turns_input: bool) -> dict[str, Any]:
     }
 
 
-def _to_tflite(model: Any) -> bytes:
+def _to_tflite(model: Any, directory: str) -> bytes:
     """What LCE's `convert_keras_model` gives, to the byte, in half the time.
 
     That one saves a model as Keras does, with functions to train each layer further; the
@@ -193,7 +221,8 @@ def _to_tflite(model: Any) -> bytes:
     predict = tf.function(run, input_signature=[signature], autograph=False)
     holder = tf.Module()
     holder.weights, holder.predict = model.variables, predict
-    with tempfile.TemporaryDirectory() as folder:
+    # In the folder that goes if this process is killed, not in one that nobody removes.
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
         tf.saved_model.save(holder, folder, signatures=predict)
         content: bytes = larq_compute_engine.convert_saved_model(folder)
     return content
@@ -205,7 +234,8 @@ def _store(tflite: str, fully_connected: str, float_storage: str) -> dict[str, A
     path = Path(tflite)
     smaller = store_smaller(path.read_bytes(), fully_connected, float_storage)
     scratch = path.with_suffix(".smaller")
-    scratch.write_bytes(smaller)
+    with writing(scratch):
+        scratch.write_bytes(smaller)
     scratch.replace(path)
     return {}
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
+from bibench_deploy.artifact import writing
 from bibench_deploy.errors import MissingExtraError
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
@@ -22,6 +23,7 @@ from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
 from bibench_deploy.lowering.fold_pad import fold_pad
 from bibench_deploy.lowering.fold_shifts import fold_shifts
+from bibench_deploy.lowering.separate_dilated_layers import separate_dilated_layers
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
 from bibench_deploy.lowering.strided_dilation import strided_dilation
@@ -88,6 +90,7 @@ class LceTarget(Target):
         strided_dilation(lowered)
         normalize(lowered)
         fit_padding(lowered)
+        separate_dilated_layers(lowered)
         NameFixPass()(lowered)
         return lowered
 
@@ -111,7 +114,8 @@ class _LceWriter:
     ) -> WrittenModel:
         """Write model.keras and model.tflite, and prove that binary layers are binary there."""
         path = directory / "lowered.onnx"
-        ir.save(lowered, path)
+        with writing(path):
+            ir.save(lowered, path)
         turns_input = options.input == "plain"
         reply = self._process.convert(path, directory, turns_input=turns_input)
         path.unlink()

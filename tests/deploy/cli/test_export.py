@@ -1,10 +1,15 @@
 import contextlib
 import errno
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from bibench_deploy.artifact import Artifact
@@ -104,6 +109,99 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(networks, bibench, monkeypat
     assert not (networks / "full").exists()
 
 
+def run(folder, *arguments, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BIBENCH, "export", *arguments],
+        capture_output=True, text=True, timeout=300, cwd=folder, **options,
+    )  # fmt: skip
+
+
+MISSING = {
+    "tensorflow": ("clean.onnx", '".[lce]"'),
+    "tf_keras": ("clean.onnx", '".[lce]"'),  # as with Keras 3 alone
+    "larq": ("clean.onnx", '".[lce]"'),
+    "larq_compute_engine": ("clean.onnx", '".[lce]"'),
+    "onnxruntime": ("clean.onnx", "install ."),
+    "torch": ("networks:make", '".[train]"'),
+}
+
+
+@pytest.mark.parametrize("package", MISSING)
+def test_a_missing_package_is_one_line_with_the_command_that_adds_it(
+    package, networks, bibench_without
+) -> None:
+    source, extra = MISSING[package]
+    before = files_below(networks)
+    done = bibench_without(package, "export", source, "--input-shape", "1,4,8,8")
+    assert (done.returncode, done.stdout) == (2, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("bibench: ")
+    assert f"needs {package}, which is not installed" in line
+    assert line.endswith(extra)
+    assert "Traceback" not in done.stderr
+    assert files_below(networks) == before
+
+
+def test_a_package_that_the_converter_finds_missing_is_named_too(networks) -> None:
+    fake = networks / "site" / "larq_compute_engine"
+    fake.mkdir(parents=True)
+    fake.joinpath("__init__.py").write_text("import a_part_of_tensorflow")
+    before = files_below(networks)
+    done = run(networks, "clean.onnx", env={**os.environ, "PYTHONPATH": str(networks / "site")})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs a_part_of_tensorflow, which is not installed" in done.stderr.splitlines()[-1]
+    assert files_below(networks) - before <= {"site/larq_compute_engine/__pycache__"}
+
+
+def test_a_numpy_that_the_interpreter_cannot_read_is_one_line(networks) -> None:
+    fake = networks / "site" / "numpy-2.2.0.dist-info"
+    fake.mkdir(parents=True)
+    fake.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.2.0\n")
+    before = files_below(networks)
+    done = run(networks, "clean.onnx", env={**os.environ, "PYTHONPATH": str(networks / "site")})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs numpy below 2, but 2.2.0 is installed" in done.stderr.splitlines()[-1]
+    assert files_below(networks) == before
+
+
+def test_a_converter_that_is_killed_is_one_line_and_leaves_nothing(networks) -> None:
+    before = files_below(networks)
+    with subprocess.Popen(
+        [sys.executable, "-c", BIBENCH, "export", "clean.onnx"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=networks,
+    ) as process:  # fmt: skip
+        for line in process.stderr:
+            if line.startswith("converting"):
+                break
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in map(int, children):
+            os.kill(child, signal.SIGKILL)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.splitlines()[-1].startswith("bibench: the conversion process was ended by SIGKILL")
+    assert "Traceback" not in err
+    assert files_below(networks) == before
+
+
+def test_a_disk_that_is_full_for_one_file_names_it_and_leaves_nothing(networks) -> None:
+    before = files_below(networks)
+
+    def limit() -> None:
+        # Python ignores the signal, so that writing more raises "File too large".
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
+
+    done = run(networks, "clean.onnx", preexec_fn=limit)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("bibench: cannot write ")
+    assert "File too large; make room or choose another --out" in line
+    assert "/new/" in line
+    assert files_below(networks) == before
+
+
+# Between the size of clean.onnx and those of the files that are made of it.
+LARGEST = 4096
+
 PARITY = {
     "inputs": 8, "max_abs_error": 1.2e-6, "max_abs_error_same_signs": 1.2e-6,
     "top1_agreement": 1.0, "flip_rate": 0.0, "unexplained_flips": 0,
@@ -156,3 +254,77 @@ def test_the_summary_lists_findings_and_the_twin(tmp_path) -> None:
     text = summary(artifact)
     assert "  warning    BIB101 conv1: 0 becomes 0\n" in text
     assert "  FP32 twin  613.1 kB, 10.0 times as large\n" in text
+
+
+STORAGE = {
+    "exact_size_bytes": 63400, "size_bytes": 61312, "exact_accuracy": None,
+    "cost": {"inputs": 8, "max_relative_error": 0.031, "top1_agreement": 1.0, "flip_rate": 2e-4},
+}  # fmt: skip
+EXACT = {"images": 360, "target_correct": 353, "target_percent": 98.06, "same_answers": 360}
+STORED = {
+    "with a test set": STORAGE | {"exact_accuracy": EXACT},
+    "without one": STORAGE,
+    "float": STORAGE | {"cost": STORAGE["cost"] | {"flip_rate": None}},
+    "not measured": STORAGE | {"cost": None},
+    "larger": STORAGE | {"exact_size_bytes": 61000},
+}
+
+
+@pytest.mark.parametrize("form", STORED)
+def test_the_summary_says_what_smaller_storage_saves_and_costs(form, tmp_path, snapshot) -> None:
+    artifact = artifact_of(tmp_path, storage=STORED[form])
+    artifact.manifest["options"] = {
+        "input": "plain", "fully_connected": "int8", "float_storage": "float16",
+    }  # fmt: skip
+    (line,) = (line for line in summary(artifact).splitlines() if "  storage " in line)
+    assert line == snapshot
+
+
+@pytest.mark.parametrize(
+    ("is_rotated", "words"),
+    [(True, "turn each image by 180° before it goes in"), (False, "nothing to rotate")],
+)
+def test_the_summary_says_who_turns_the_image(is_rotated, words, tmp_path) -> None:
+    artifact = artifact_of(tmp_path)
+    artifact.manifest.update(options={"input": "rotated"}, input={"rotated": is_rotated})
+    assert words in summary(artifact)
+
+
+SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
+CLASSES = """g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)  c = Conv(s, w)
+    p = GlobalAveragePool(c)  y = Flatten(p)"""
+
+
+def test_options_reach_the_file_and_the_table_is_in_front_of_the_summary(
+    networks, make_proto
+) -> None:
+    numbers = {"zero": 0.0, "one": 1.0, "minus": -1.0, "w": SIGNS}
+    proto = make_proto(f"g (float[1,4,8,8] x) => (y) {{ {CLASSES} }}", **numbers)
+    onnx.save(proto, "clean.onnx")
+    images = np.zeros((5, 4, 8, 8), np.float32)
+    np.savez(networks / "test.npz", images=images, labels=np.zeros(5, np.int64))
+    done = run(
+        networks, "clean.onnx", "--input", "rotated", "--fully-connected", "int8",
+        "--float-storage", "float16", "--allow-unfused-scales", "--data", "test.npz",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    artifact = Artifact.load(networks / "out" / "clean-lce")
+    assert artifact.manifest["options"] == {
+        "allow_unfused_scales": True, "input": "rotated", "fully_connected": "int8",
+        "float_storage": "float16",
+    }  # fmt: skip
+    heading, row, empty, title, *_ = done.stdout.splitlines()
+    assert heading.split() == ["layer", "weights", "became", "bits", "bytes", "intended"]
+    assert "LceBconv2d" in row
+    assert (empty, title) == ("", "out/clean-lce: clean for lce")
+    assert artifact.manifest["verification"]["accuracy"]["images"] == 5
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--input", "turned"), ("--fully-connected", "int4"), ("--float-storage", "bfloat16")],
+)
+def test_a_value_that_an_option_has_not_is_one_line(option, value, networks, bibench) -> None:
+    result = bibench("export", "clean.onnx", option, value)
+    assert result.exit_code == 2
+    assert value in result.stderr.splitlines()[-1]

@@ -656,6 +656,16 @@ def held_out_of_another_size_are_refused_before_anything_is_converted(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("labels", [[0, 5], [-1, 0]])
+def test_labels_that_are_no_class_of_the_network_are_refused(labels, source, tmp_path) -> None:
+    images = np.zeros((2, 3, 8, 8), np.float32)
+    asked = replace(source, test_set=lambda: (images, np.array(labels)))
+    words = rf"labels from {min(labels)} to {max(labels)}, but model gives \[1, 5\]"
+    with pytest.raises(SourceError, match=words):
+        export_source(asked, target="lce", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 SPATIAL = """g (float[1,4,8,8] x) => (y) {
     g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)
     [conv] c = Conv(s, w)  y = Mul(c, gamma) }"""

@@ -4,12 +4,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from bibench_deploy.errors import GraphError, MissingExtraError, SourceError
 from bibench_deploy.export.pipeline import write_onnx
-from bibench_deploy.export.source import from_module, latest_run, resolve_source
+from bibench_deploy.export.source import (
+    Source,
+    from_module,
+    latest_run,
+    resolve_source,
+    with_test_set,
+)
 from bibench_train.errors import CheckpointError
 
 ROOT = Path(__file__).parents[3]
@@ -220,3 +227,63 @@ def test_a_module_at_hand_is_a_source() -> None:
     module = torch.nn.ReLU()
     source = from_module(module, (1, 3, 8, 8), "relu")
     assert (source.model, source.name, source.input_shape) == (module, "relu", (3, 8, 8))
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+IMAGES = np.zeros((3, 4, 8, 8), np.float32)
+
+
+def test_held_out_images_come_from_a_file(tmp_path) -> None:
+    images = np.random.default_rng(0).standard_normal((3, 4, 8, 8))
+    path = npz(tmp_path / "test.npz", images=images, labels=np.uint8([0, 1, 2]))
+    source = with_test_set(Source("onnx", "net", {}), path)
+    found, labels = source.test_set()
+    assert (found.dtype, labels.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(found, images.astype(np.float32))
+    np.testing.assert_array_equal(labels, [0, 1, 2])
+
+
+BAD_FILES = {
+    "no labels": ({"images": IMAGES}, "labels is not a file in the archive"),
+    "bytes": (
+        {"images": IMAGES.astype(np.uint8), "labels": np.zeros(3, int)},
+        r"images are uint8 \[3, 4, 8, 8\]; give float \[N, C, H, W\]",
+    ),
+    "a volume": ({"images": IMAGES[0], "labels": np.zeros(4, int)}, r"float32 \[4, 8, 8\]"),
+    "no images": ({"images": IMAGES[:0], "labels": np.zeros(0, int)}, r"float32 \[0, 4, 8, 8\]"),
+    "too few labels": (
+        {"images": IMAGES, "labels": np.zeros(2, int)}, "one whole number for each of the 3 images",
+    ),
+    "float labels": ({"images": IMAGES, "labels": np.zeros(3)}, r"labels are float64 \[3\]"),
+    "objects": (
+        {"images": np.array([None] * 3, object), "labels": np.zeros(3, int)}, "no .npz file",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_of_other_arrays_is_named_with_what_it_should_hold(case, tmp_path) -> None:
+    arrays, words = BAD_FILES[case]
+    path = npz(tmp_path / "test.npz", **arrays)
+    with pytest.raises(SourceError, match=words) as raised:
+        with_test_set(Source("onnx", "net", {}), path)
+    assert str(raised.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 and then nothing", b"text"])
+def test_what_is_no_npz_file_is_one_error_of_ours(content, tmp_path) -> None:
+    path = tmp_path / "test.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"no \.npz file of images and labels"):
+        with_test_set(Source("onnx", "net", {}), path)
+
+
+def test_one_array_alone_is_no_npz_file(tmp_path) -> None:
+    np.save(tmp_path / "one.npy", IMAGES)
+    with pytest.raises(SourceError, match=r"no \.npz file"):
+        with_test_set(Source("onnx", "net", {}), tmp_path / "one.npy")

@@ -1,3 +1,4 @@
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -65,7 +66,7 @@ def test_a_child_that_is_killed_is_reported(child, tmp_path) -> None:
     started = child("import time; time.sleep(60)")
     with ConversionProcess() as process:
         started[0].kill()
-        with pytest.raises(ConversionError, match="died with exit code -9"):
+        with pytest.raises(ConversionError, match=r"was ended by SIGKILL, .* short of memory"):
             process.convert(tmp_path / "model.onnx", tmp_path)
 
 
@@ -102,6 +103,59 @@ def test_a_missing_package_is_named_with_the_command_that_adds_it(
         'run in a clone of bibench: python -m pip install ".[lce]"'
     )
     assert started == []
+
+
+@pytest.mark.parametrize("error", [ImportError("half"), ValueError("tensorflow.__spec__ is None")])
+def test_a_package_that_is_there_in_part_counts_as_missing(error, monkeypatch, child) -> None:
+    started = child(ANSWERS)
+
+    def find(name):
+        raise error
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    with pytest.raises(MissingExtraError, match="needs tensorflow, which is not installed"):
+        ConversionProcess()
+    assert started == []
+
+
+def test_a_numpy_that_the_interpreter_cannot_read_is_refused_before_anything(
+    monkeypatch, child
+) -> None:
+    started = child(ANSWERS)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.1.3")
+    with pytest.raises(MissingExtraError) as raised:
+        ConversionProcess()
+    assert str(raised.value) == (
+        "export to LCE needs numpy below 2, but 2.1.3 is installed; "
+        'run in a clone of bibench: python -m pip install ".[lce]"'
+    )
+    assert started == []
+
+
+REPLIES = {
+    '{"missing": "keras"}': (MissingExtraError, r"export to LCE needs keras, .*\[lce\]"),
+    '{"unwritten": [28, "No space left on device", "here/model.keras"]}': (
+        OSError, "No space left on device: 'here/model.keras'",
+    ),
+    '{"error": "ValueError: no"}': (ConversionError, "LCE's converter failed: ValueError: no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_what_went_wrong_in_the_child_is_raised_here(reply, child, tmp_path) -> None:
+    kind, words = REPLIES[reply]
+    child(f"input(); print({reply!r}, flush=True); input()")
+    with ConversionProcess() as process, pytest.raises(kind, match=words):
+        process.convert(tmp_path / "model.onnx", tmp_path)
+
+
+def test_a_file_that_is_to_be_stored_smaller_stays_where_that_fails(lce_writer, tmp_path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\0\0\0\0TFL3 but no more")
+    with pytest.raises(ConversionError, match="LCE's converter failed: "):
+        lce_writer._process.store_smaller(path, "int8", "float32")
+    assert path.read_bytes() == b"\0\0\0\0TFL3 but no more"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.tflite"]
 
 
 def test_the_real_converters_error_is_passed_on_and_it_lives_on(
