@@ -48,12 +48,18 @@ def test_a_long_name_keeps_both_its_ends() -> None:
     assert max(map(len, text.splitlines())) < 120
 
 
-def test_a_terminal_gets_rows_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_terminal_gets_one_row_a_layer_as_wide_as_it_is(
+    columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_layer_table.sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setenv("COLUMNS", str(columns))
     text = re.sub("\x1b\\[[0-9;]*m", "", layer_table([*LAYERS, layer("[red]not markup[/red]")]))
-    assert max(map(len, text.splitlines())) <= 90
-    assert "[red]not markup[/red]" in text
+    assert max(map(len, text.splitlines())) <= columns
+    # The heading, the stem, five alike, the lost one and the one that looks like markup.
+    assert len(text.splitlines()) == 5
+    assert "[red]" in text
+    assert ("(scale, shift)" in text) == (columns == 120)
 
 
 def test_a_network_without_layers_is_a_heading_alone() -> None:
