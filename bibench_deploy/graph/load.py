@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from bibench_deploy.errors import GraphError
+from bibench_deploy.graph.ceil_mode import drop_idle_windows
 from bibench_deploy.graph.check_shapes import check_shapes
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
 from bibench_deploy.graph.qonnx import DOMAINS as QONNX_DOMAINS
@@ -92,6 +93,8 @@ def normalize(model: ir.Model) -> None:
         common_passes.NameFixPass()(model)  # shapes are found by name
         with _quiet():
             _infer_shapes(model)
+        if drop_idle_windows(model.graph):
+            continue
         is_changed = fold_constants(model)
         is_changed = replace_split_sequences(model) or is_changed
         _drop_dropout(model)
