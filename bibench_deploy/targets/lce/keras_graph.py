@@ -48,6 +48,8 @@ class KerasGraph:
         self.is_rotated = is_rotated
         self.binary = binary
         self._names: set[str] = set()
+        # Values that are there in ONNX's order already: no need to bring them into it again.
+        self._onnx_ordered: dict[ir.Value, KerasTensor] = {}
 
     def name(self, name: str | None) -> str:
         """A name that Keras accepts and that the model does not use yet."""
@@ -84,9 +86,14 @@ class KerasGraph:
         array = constant_of(value)
         if array is not None:
             return self.tf.constant(np.ascontiguousarray(array))
-        if is_sequence(value):
-            return self.tf.transpose(self.tensors[value], (0, 2, 1))
-        return self.unmapped(self.tensors[value], shape_of(value))
+        if value not in self._onnx_ordered:
+            tensor = self.tensors[value]
+            self._onnx_ordered[value] = (
+                self.tf.transpose(tensor, (0, 2, 1))
+                if is_sequence(value)
+                else self.unmapped(tensor, shape_of(value))
+            )
+        return self._onnx_ordered[value]
 
     def unmapped(self, tensor: KerasTensor, shape: Sequence[int]) -> KerasTensor:
         """A tensor as ONNX has it, where `shape` is what ONNX calls it."""
@@ -116,8 +123,14 @@ class KerasGraph:
         return self.tf.reshape(tensor, (*batch, *shape[1:]))
 
     def give(self, node: ir.Node, tensor: KerasTensor, index: int = 0) -> KerasTensor:
-        """An output of a node, computed in ONNX's order, as the graph keeps it."""
-        return self.mapped(tensor, shape_of(node.outputs[index]))
+        """An output of a node, computed in ONNX's order, as the graph keeps it.
+
+        What only readers in ONNX's order use is never brought out of it: Keras leaves out
+        layers that lead nowhere.
+        """
+        value = node.outputs[index]
+        self._onnx_ordered[value] = tensor
+        return self.mapped(tensor, shape_of(value))
 
     def axis(self, value: ir.Value, axis: int) -> int:
         """Where an axis of an ONNX value, negative from the end, is in its tensor."""
