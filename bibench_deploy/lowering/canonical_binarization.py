@@ -19,25 +19,41 @@ its weights: a = (s + 1)/2, so W · a = W · s/2 + Σ W/2, and its padding with 
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from bibench_deploy.graph.binarization import Binarization
+from bibench_deploy.graph.binarization import Binarization, find_binarization
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.initializer import add_initializer
 from bibench_deploy.lowering.layer_input import new_node, new_pad, new_sign
 from bibench_deploy.lowering.sign_places import mark_layer, mark_layout
 
 
-def canonical_binarization(model: ir.Model) -> None:
-    """Apply the pass to `model`, in place."""
+def canonical_binarization(model: ir.Model, *, is_widest: bool = False) -> None:
+    """Apply the pass to `model`, in place.
+
+    Args:
+        model: the graph.
+        is_widest: take each sign as far back as it is one: over a ReLU, Tanh or division that
+            nothing else reads, and that then goes. The same signs, but a network with other
+            operators: not for the FP32 twin.
+    """
     rewriter = _Rewriter(model.graph)
-    for conv in binary_convs(model):
+    convs = binary_convs(model)
+    for conv in [_widened(model, conv) for conv in convs] if is_widest else convs:
         rewriter.rewrite(conv)
     # The old signs have no reader left; they would still count as readers of their source.
     RemoveUnusedNodesPass()(model)
+
+
+def _widened(model: ir.Model, conv: BinaryConv) -> BinaryConv:
+    """The layer with the longest slice of operators that makes its signs."""
+    widest = find_binarization(model, conv.binarization.result, is_widest=True)
+    return conv if widest is None else dataclasses.replace(conv, binarization=widest)
 
 
 class _Rewriter:
@@ -80,7 +96,7 @@ class _Rewriter:
                 self._graph, f"{source.name}_threshold", np.full((), -threshold, np.float32)
             )
             added.append(
-                new_node("Add", [value, zero_point], f"{source.name}_shifted", shape_of(value))
+                new_node("Add", [value, zero_point], f"{facts.name}_shifted", shape_of(value))
             )
             value = added[-1].outputs[0]
         for mover in conv.layout:

@@ -82,7 +82,7 @@ class LceTarget(Target):
         lowered = model.clone()
         two_dimensional(lowered)
         fold_pad(lowered)
-        canonical_binarization(lowered)
+        canonical_binarization(lowered, is_widest=True)
         channel_shuffle(lowered)
         unfused_scales(lowered)
         fold_channel_affine(lowered)

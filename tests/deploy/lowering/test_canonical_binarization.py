@@ -228,3 +228,35 @@ def test_a_float_graph_is_left_as_it_is(make_graph) -> None:
     )
     canonical_binarization(model)
     assert [node.op_type for node in model.graph] == ["Conv", "Relu"]
+
+
+# What stands before a sign, and goes with the widest one.
+BEFORE = ["Relu(x)", "Tanh(x)", "Clip(x, minus, zero)", "Div(x, three)", "Neg(x)"]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_the_widest_sign_leaves_out_what_stands_before_it(before, make_graph, run_graph) -> None:
+    rng = np.random.default_rng(8)
+    text = f"""g (float[1,4,5,5] x) => (y) {{
+        h = {before}  g = Greater(h, half)  s = Where(g, three, minus_three)  t = Sign(h)
+        a = Conv<pads=[1,1,1,1]>(s, w)  b = Conv<pads=[1,1,1,1]>(t, w)
+        y = Concat<axis=1>(a, b) }}"""
+    model = make_graph(
+        text.replace("half", "minus_half" if "zero" in before else "half"),
+        w=np.where(rng.standard_normal((4, 4, 3, 3)) >= 0, 1.0, -1.0),
+        half=0.4,
+        minus_half=-0.4,
+        three=3.0,
+        minus_three=-3.0,
+        minus=-1.0,
+        zero=0.0,
+    )
+    x = rng.standard_normal((1, 4, 5, 5)).astype(np.float32)
+    expected = run_graph(model, x)
+    layers = len(binary_convs(model))
+    canonical_binarization(model, is_widest=True)
+    operator = before.partition("(")[0]
+    # A falling function turns the levels, and stays.
+    assert (operator in [node.op_type for node in model.graph]) == (operator == "Neg")
+    assert len(binary_convs(model)) == layers
+    np.testing.assert_allclose(run_graph(model, x), expected, atol=1e-5)
