@@ -23,6 +23,7 @@ from bibench_deploy.targets.lce.run_model import load_interpreter, make_inputs
 
 RUNS = 40
 WARMUP_RUNS = 3
+SHORTEST_S = 2.0
 LONGEST_S = 20.0
 
 
@@ -33,7 +34,7 @@ class UnfusedCost:
     Attributes:
         layers: how many binary layers have one.
         extra_operators: name → how many more the file has than without them.
-        latency_ratio: median latency over that without them, one thread, on this machine.
+        latency_ratio: latency over that without them, one thread, on this machine.
     """
 
     layers: int
@@ -52,13 +53,19 @@ def extra_operators(model: TfliteModel, bare: TfliteModel) -> dict[str, int]:
     return {name: count for name, count in more.most_common() if count > 0}
 
 
-def latency_ratio(model: bytes, bare: bytes, runs: int = RUNS) -> float:
-    """Median latency of one .tflite file over another's, one thread each.
+def latency_ratio(
+    model: bytes, bare: bytes, runs: int = RUNS, shortest_s: float = SHORTEST_S
+) -> float:
+    """Latency of one .tflite file over another's, one thread each.
+
+    Both run in turn, and the ratio is the median over pairs: what slows the machine down for
+    a while slows both of a pair.
 
     Args:
         model: content of the file.
         bare: content of the other.
-        runs: of each; fewer where they would take longer than 20 s.
+        runs: of each, at least; fewer where they would take longer than 20 s.
+        shortest_s: run on until so many seconds have passed.
 
     Raises:
         MissingExtraError: LCE's interpreter is not installed.
@@ -69,23 +76,28 @@ def latency_ratio(model: bytes, bare: bytes, runs: int = RUNS) -> float:
     except ImportError as error:
         raise MissingExtraError("running a model", "larq_compute_engine", "profile") from error
     inputs = make_inputs(interpreters[0], 0)
-    samples: tuple[list[float], list[float]] = ([], [])
+    pairs: list[tuple[float, float]] = []
     begun_at = time.perf_counter()
     was_collecting = gc.isenabled()
     gc.disable()
     try:
-        for run in range(WARMUP_RUNS + runs):
-            for interpreter, own in zip(interpreters, samples, strict=True):
-                started_at = time.perf_counter()
-                interpreter.predict(inputs)
-                if run >= WARMUP_RUNS:
-                    own.append(time.perf_counter() - started_at)
-            if run > WARMUP_RUNS and time.perf_counter() - begun_at > LONGEST_S:
+        while True:
+            own, other = (_seconds(interpreter, inputs) for interpreter in interpreters)
+            pairs.append((own, other))
+            elapsed_s, count = time.perf_counter() - begun_at, len(pairs) - WARMUP_RUNS
+            is_enough = count >= runs and elapsed_s >= shortest_s
+            if is_enough or (count > 0 and elapsed_s > LONGEST_S):
                 break
     finally:
         if was_collecting:
             gc.enable()
-    return round(median(samples[0]) / median(samples[1]), 3)
+    return round(median(own / other for own, other in pairs[WARMUP_RUNS:]), 3)
+
+
+def _seconds(interpreter: Any, inputs: list[Any]) -> float:
+    begun_at = time.perf_counter()
+    interpreter.predict(inputs)
+    return time.perf_counter() - begun_at
 
 
 @contextmanager

@@ -51,8 +51,32 @@ def clock(monkeypatch) -> Clock:
 
 
 def test_both_files_run_in_turn(clock) -> None:
-    assert latency_ratio(b"0.03", b"0.02", runs=5) == 1.5
+    assert latency_ratio(b"0.03", b"0.02", runs=5, shortest_s=0) == 1.5
     assert clock.calls == [b"0.03", b"0.02"] * (unfused_cost.WARMUP_RUNS + 5)
+
+
+def test_a_fast_model_runs_for_two_seconds(clock) -> None:
+    assert latency_ratio(b"0.003", b"0.002") == 1.5
+    assert 2 <= clock.now < 2.1
+
+
+def test_a_pause_in_between_changes_nothing(clock, monkeypatch) -> None:
+    factors = iter([1.0] * 50 + [1000.0] * 24 + [1.0] * 50)
+
+    def load(content: bytes):
+        interpreter = clock.load(content)
+        run = interpreter.predict
+
+        def predict(inputs) -> None:
+            begun_at = clock.now
+            run(inputs)
+            clock.now += (next(factors) - 1) * (clock.now - begun_at)
+
+        interpreter.predict = predict
+        return interpreter
+
+    monkeypatch.setattr(unfused_cost, "load_interpreter", load)
+    assert latency_ratio(b"0.0003", b"0.0002", shortest_s=0) == 1.5
 
 
 def test_a_slow_model_runs_less_often(clock) -> None:
@@ -71,7 +95,7 @@ def test_a_missing_interpreter_is_said(monkeypatch) -> None:
 
 def test_nothing_is_printed_while_an_interpreter_is_made(small_tflite_models, capfd) -> None:
     content = (small_tflite_models / "binary.tflite").read_bytes()
-    assert 0.2 < latency_ratio(content, content, runs=20) < 5
+    assert 0.2 < latency_ratio(content, content, runs=20, shortest_s=0) < 5
     print("heard", file=sys.stderr)
     assert capfd.readouterr() == ("", "heard\n")
 
