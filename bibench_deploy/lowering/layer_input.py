@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from bibench_deploy.graph.facts import BinaryConv, shape_of
+from bibench_deploy.graph.facts import BinaryConv, only_reader, shape_of
 from bibench_deploy.graph.initializer import add_initializer
 from bibench_deploy.lowering.sign_places import mark_layout
 
@@ -99,6 +99,29 @@ def feed(graph: ir.Graph, layer: ir.Node, conv: BinaryConv | None, added: list[i
         value = added[-1].outputs[0]
     graph.insert_before(layer, added)
     layer.replace_input_with(0, value)
+
+
+def keep_part(
+    graph: ir.Graph, layer: ir.Node, size: tuple[int, int], kept: Mapping[int, slice]
+) -> None:
+    """Let a layer whose output has grown give what it gave: a Slice, behind its batch norm.
+
+    Args:
+        graph: the layer's graph.
+        layer: a Conv.
+        size: height and width of its output now.
+        kept: axis → the part of it that others read.
+    """
+    output, reader = layer.outputs[0], only_reader(layer.outputs[0])
+    end = layer
+    if reader is not None and reader.op_type == "BatchNormalization":
+        end = reader
+    result = end.outputs[0]
+    output.shape = result.shape = ir.Shape([*shape_of(output)[:2], *size])
+    part = new_slice(graph, result, kept, f"{layer.name}_part")
+    result.replace_all_uses_with(part.outputs[0], replace_graph_outputs=True)
+    part.replace_input_with(0, result)
+    graph.insert_after(end, part)
 
 
 def new_sign(graph: ir.Graph, value: ir.Value) -> list[ir.Node]:

@@ -21,11 +21,10 @@ from bibench_deploy.graph.facts import (
     BinaryConv,
     Window,
     binary_convs,
-    only_reader,
     shape_of,
     window_of,
 )
-from bibench_deploy.lowering.layer_input import before_sign, feed, new_slice
+from bibench_deploy.lowering.layer_input import before_sign, feed, keep_part, new_slice
 
 
 def strided_dilation(model: ir.Model) -> None:
@@ -110,23 +109,13 @@ def _keep(graph: ir.Graph, node: ir.Node, window: Window, kept: dict[int, slice]
     """Let a layer run with stride 1 and keep every s-th output, behind its batch norm."""
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
-    shape, sizes = list(shape_of(output)), shape_of(source)
-    final = list(shape)
+    sizes, outputs = shape_of(source), shape_of(output)
+    whole = []
     for axis in (0, 1):
         reach = (window.kernel[axis] - 1) * window.dilations[axis]
         padded = sizes[2 + axis] + window.pads[axis] + window.pads[axis + 2]
-        shape[2 + axis] = padded - reach
+        whole.append(padded - reach)
     for axis, part in kept.items():
         # Not one output more than there were.
-        kept[axis] = slice(0, (final[axis] - 1) * part.step + 1, part.step)
-    reader = only_reader(output)
-    end = node
-    if reader is not None and reader.op_type == "BatchNormalization":
-        end = reader
-    output.shape = ir.Shape(shape)
-    result = end.outputs[0]
-    result.shape = ir.Shape(shape)
-    picker = new_slice(graph, result, kept, f"{node.name}_strided")
-    result.replace_all_uses_with(picker.outputs[0], replace_graph_outputs=True)
-    picker.replace_input_with(0, result)
-    graph.insert_after(end, picker)
+        kept[axis] = slice(0, (outputs[axis] - 1) * part.step + 1, part.step)
+    keep_part(graph, node, (whole[0], whole[1]), kept)

@@ -8,7 +8,8 @@ one REVERSE_V2.
 
 A float layer that is neither SAME nor VALID in the chosen orientation is padded explicitly,
 by what its windows really read: LCE takes such a pad for SAME only where it is SAME. A
-binary layer's zero padding has no such form: its input channels are doubled.
+binary layer's zero padding has no such form: it becomes a part of a SAME layer, or its input
+channels are doubled.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bibench_deploy.graph.facts import BinaryConv, Window, binary_convs, shape_o
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.lowering.double_input_channels import double_input_channels
 from bibench_deploy.lowering.trim_kernels import trim_kernels
+from bibench_deploy.lowering.widen_padding import Pads, widen_padding
 
 Amounts = tuple[tuple[int, int], tuple[int, int]]
 
@@ -64,11 +66,14 @@ class PaddingPlan:
     Attributes:
         is_rotated: whether the input is turned by 180° and kernels are flipped.
         layers: for each Conv, MaxPool and AveragePool.
-        to_double: the binary convolutions whose zero padding LCE cannot hold.
+        to_widen: binary convolutions that are a part of a SAME one, and its (top, left,
+            bottom, right).
+        to_double: the other binary convolutions whose zero padding LCE cannot hold.
     """
 
     is_rotated: bool
     layers: dict[ir.Node, LayerPadding]
+    to_widen: dict[ir.Node, Pads]
     to_double: frozenset[ir.Node]
 
     def read_part(self, node: ir.Node) -> tuple[slice, slice]:
@@ -89,7 +94,7 @@ class PaddingPlan:
 
 
 def fit_padding(model: ir.Model) -> None:
-    """Settle the orientation and double the input channels of layers that do not fit it.
+    """Settle the orientation, and rewrite binary layers that do not fit it.
 
     A lowering pass, in place. Requires: everything else has been lowered. Ensures: every
     binary convolution is SAME or VALID, and `plan_padding` keeps to the orientation.
@@ -97,7 +102,8 @@ def fit_padding(model: ir.Model) -> None:
     trim_kernels(model)
     plan = plan_padding(model)
     model.metadata_props[ORIENTATION] = "turned" if plan.is_rotated else "upright"
-    double_input_channels(model, plan.to_double)
+    widen_padding(model, plan.to_widen)
+    double_input_channels(model, plan_padding(model).to_double)
 
 
 def plan_padding(model: ir.Model) -> PaddingPlan:
@@ -128,6 +134,7 @@ def _cost(plan: PaddingPlan, binary: dict[ir.Node, BinaryConv]) -> tuple[int, in
 
 def _plan(model: ir.Model, binary: dict[ir.Node, BinaryConv], is_rotated: bool) -> PaddingPlan:
     layers: dict[ir.Node, LayerPadding] = {}
+    to_widen: dict[ir.Node, Pads] = {}
     to_double: set[ir.Node] = set()
     for node in model.graph:
         is_window = node.op_type in ("Conv", "MaxPool", "AveragePool") and node.domain == ""
@@ -139,8 +146,33 @@ def _plan(model: ir.Model, binary: dict[ir.Node, BinaryConv], is_rotated: bool) 
             continue
         layer = layers[node] = _layer_padding(node, window, _shape(node, 0), is_rotated)
         if node in binary and _is_wrong_with_zeros(layer, window, _shape(node, 0)):
-            to_double.add(node)
-    return PaddingPlan(is_rotated, layers, frozenset(to_double))
+            wider = _same_that_holds_it(node, window, is_rotated)
+            if wider is None:
+                to_double.add(node)
+            else:
+                to_widen[node] = wider
+    return PaddingPlan(is_rotated, layers, to_widen, frozenset(to_double))
+
+
+def _same_that_holds_it(node: ir.Node, window: Window, is_rotated: bool) -> Pads | None:
+    """Padding that is SAME and gives all outputs of a layer and few others; None without one."""
+    nears, fars = [], []
+    work = 1.0
+    for axis in (0, 1):
+        size, out = _shape(node, 0)[2 + axis], shape_of(node.outputs[0])[2 + axis]
+        reach, stride = (window.kernel[axis] - 1) * window.dilations[axis] + 1, window.strides[axis]
+        same_out = -(-size // stride)
+        total = max((same_out - 1) * stride + reach - size, 0)
+        less, more = total // 2, total - total // 2
+        near, far = (more, less) if is_rotated else (less, more)
+        first, rest = divmod(near - window.pads[axis], stride)
+        if size < reach or first < 0 or rest or first + out > same_out:
+            return None
+        nears.append(near)
+        fars.append(far)
+        work *= same_out / out
+    # From there on, doubled input channels cost no more.
+    return (nears[0], nears[1], fars[0], fars[1]) if work < 2 else None
 
 
 def _is_wrong_with_zeros(layer: LayerPadding, window: Window, shape: tuple[int, ...]) -> bool:

@@ -231,6 +231,7 @@ CATALOGUE = [
     Layer("binary", square(7, 3, pad=1, stride=2)),
     Layer("binary", square(8, 3, pad=1, stride=2)),
     Layer("binary", square(8, 5, pad=1)),
+    Layer("binary", square(13, 7, pad=1, stride=2)),
     Layer("binary", square(8, 2, pad=1)),
     Layer("binary", square(2, 3, pad=1)),
     Layer("binary", square(1, 3, pad=1)),
@@ -306,6 +307,8 @@ BINARY = ["LceQuantize", "LceBconv2d"]
         (Layer("binary", square(1, 3, pad=1)), BINARY),
         (Layer("binary", square(2, 3, pad=1)), ["PADV2", "PADV2", "CONCATENATION", *BINARY]),
         (Layer("binary", square(8, 3, pad=2)), ["PADV2", "PADV2", "CONCATENATION", *BINARY]),
+        # A part of SAME, where that computes little more.
+        (Layer("binary", square(8, 5, pad=1)), [*BINARY, "STRIDED_SLICE"]),
         (Layer("binary", square(8, 3, pad=1), zero_weights=True), ["CONCATENATION", *BINARY]),
         # A stride that divides the dilation costs a slice.
         (Layer("binary", square(9, 3, stride=2, dilation=2)), ["STRIDED_SLICE", *BINARY]),

@@ -155,24 +155,31 @@ def test_of_two_orientations_that_one_is_chosen_that_doubles_less_work(make_grap
 
 
 @pytest.mark.parametrize(
-    ("layer", "size", "is_doubled"),
+    ("layer", "size", "expected"),
     [
-        ("Conv<pads=[1,1,1,1]>(s, w3)", 8, False),
-        ("Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)", 8, False),
-        ("Conv(s, w5)", 8, False),
-        ("Conv<pads=[1,1,1,1]>(s, w5)", 8, True),
-        ("Conv<pads=[0,1,1,1]>(s, w3)", 8, True),
+        ("Conv<pads=[1,1,1,1]>(s, w3)", 8, "held"),
+        ("Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)", 8, "held"),
+        ("Conv(s, w5)", 8, "held"),
+        ("Conv<pads=[1,1,1,1]>(s, w5)", 8, (2, 2, 2, 2)),
+        ("Conv<pads=[0,1,1,1]>(s, w3)", 8, (1, 1, 1, 1)),
+        # Stride 2 reads the same places where it begins a whole stride before.
+        ("Conv<pads=[1,1,1,1], strides=[2,2]>(s, w7)", 13, (3, 3, 3, 3)),
+        ("Conv<pads=[2,2,2,2]>(s, w3)", 8, "doubled"),
+        # More than half of what SAME computes would be cut off.
+        ("Conv<pads=[1,1,1,1]>(s, w7)", 7, "doubled"),
         # A map smaller than the kernel's reach.
-        ("Conv<pads=[1,1,1,1]>(s, w3)", 2, True),
-        ("Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w3)", 4, True),
-        ("Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w3)", 5, False),
+        ("Conv<pads=[1,1,1,1]>(s, w3)", 2, "doubled"),
+        ("Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w3)", 4, "doubled"),
+        ("Conv<pads=[2,2,2,2], dilations=[2,2]>(s, w3)", 5, "held"),
     ],
 )
-def test_binary_layers_whose_zeros_lce_cannot_hold_are_to_be_doubled(
-    layer, size, is_doubled, make_graph
+def test_zeros_that_lce_cannot_hold_are_a_part_of_same_or_doubled(
+    layer, size, expected, make_graph
 ) -> None:
-    model = graph_of(make_graph, f"s = Sign(x)  y = {layer}", f"{size},{size}")
-    assert bool(plan_padding(model).to_double) is is_doubled
+    plan = plan_padding(graph_of(make_graph, f"s = Sign(x)  y = {layer}", f"{size},{size}"))
+    wider = list(plan.to_widen.values())
+    assert wider == ([expected] if isinstance(expected, tuple) else [])
+    assert bool(plan.to_double) is (expected == "doubled")
 
 
 def test_after_fitting_every_binary_layer_is_same_or_valid(make_graph) -> None:
