@@ -662,6 +662,7 @@ np.save(sys.argv[3], model(np.load(sys.argv[2])).numpy())
 """
 
 
+@pytest.mark.parametrize("typical", ["turned"], indirect=True)
 def test_the_keras_model_loads_with_larq_alone_and_computes_the_same(typical, tmp_path) -> None:
     graph, written = typical
     inputs = seeded_inputs(tuple(graph.graph.inputs[0].shape), 1, 0)
