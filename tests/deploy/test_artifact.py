@@ -13,6 +13,7 @@ from bibench_deploy.artifact import (
     staged_directory,
     write_manifest,
     write_text_atomically,
+    writing,
 )
 from bibench_deploy.errors import ArtifactError
 
@@ -270,3 +271,15 @@ def test_a_text_appears_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
         write_text_atomically(path, "new")
     monkeypatch.undo()
     assert files_below(tmp_path) == {"deep/report.md": "old ü\n".encode()}
+
+
+def test_a_full_disk_names_the_file_that_was_being_written(tmp_path) -> None:
+    with pytest.raises(OSError, match="No space left on device") as raised, writing(tmp_path / "m"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "m")
+
+
+def test_a_file_that_the_system_named_keeps_its_name(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError) as raised, writing(tmp_path / "m") as path:
+        path.with_name("other").read_text()
+    assert raised.value.filename == str(tmp_path / "other")

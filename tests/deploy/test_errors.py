@@ -66,3 +66,16 @@ def test_nodes_that_stand_in_the_way_for_one_reason_are_named_together() -> None
         "target lce cannot hold this model: a, c: too wide: 5; b: too deep; no input"
     )
     assert error.reasons == ("a: too wide: 5", "b: too deep", "c: too wide: 5", "no input")
+
+
+def test_a_version_that_does_not_do_is_told_beside_the_one_that_does() -> None:
+    error = MissingExtraError("export to LCE", "numpy below 2", "lce", found="2.1.0")
+    assert str(error) == (
+        "export to LCE needs numpy below 2, but 2.1.0 is installed; "
+        'run in a clone of bibench: python -m pip install ".[lce]"'
+    )
+
+
+def test_what_bibench_always_needs_comes_with_no_extra() -> None:
+    error = MissingExtraError("this command", "onnx", "")
+    assert str(error).endswith("run in a clone of bibench: python -m pip install .")
