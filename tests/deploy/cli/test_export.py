@@ -290,6 +290,14 @@ def test_the_summary_says_who_turns_the_image(is_rotated, words, tmp_path) -> No
     assert words in summary(artifact)
 
 
+def test_the_summary_says_what_unfused_scales_cost(tmp_path) -> None:
+    cost = {"layers": 18, "extra_operators": {"MUL": 18, "MEAN": 17}, "latency_ratio": 1.284}
+    text = summary(artifact_of(tmp_path, unfused_scales=cost))
+    words = "18 scales run as float operators (18 MUL, 17 MEAN more)"
+    assert f"  unfused    {words}: 1.28 times the latency without them\n" in text
+    assert "unfused" not in summary(artifact_of(tmp_path, unfused_scales=None))
+
+
 SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
 CLASSES = """g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)  c = Conv(s, w)
     p = GlobalAveragePool(c)  y = Flatten(p)"""
