@@ -38,11 +38,13 @@ from bibench_deploy.lowering.float_twin import float_twin
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execute,
+    Execution,
     Target,
     WriteOptions,
     Writer,
+    WrittenModel,
 )
-from bibench_deploy.verify.parity import Observation, Parity, compare, seeded_inputs
+from bibench_deploy.verify.parity import Comparison, Observation, Parity, seeded_inputs
 from bibench_deploy.verify.storage_cost import measure_storage_cost
 
 if TYPE_CHECKING:
@@ -93,17 +95,18 @@ def export_source(
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         _check_test_set(source, shape, shape_of(graph.graph.outputs[0]))
         inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
+        comparison = Comparison(graph, inputs)
 
         def compare_with_torch() -> Parity | None:
             if reference is None or not verify:
                 return None
             progress("comparing PyTorch with ONNX Runtime")
-            return compare(graph, inputs, reference.observe(graph, inputs), "PyTorch")
+            return comparison.with_engine(reference.observe(graph, inputs), "PyTorch")
 
         compared = inputs if verify else None
         model = None if reference is None else reference.model
         export = _Export(source, model, writer_target, writer, options, compared, progress)
-        export.write(graph, directory, linted, compare_with_torch)
+        export.write(graph, comparison, directory, linted, compare_with_torch)
         if baseline and not binary_convs(graph):
             progress("no binary layer, so it is its own FP32 twin")
         elif baseline:
@@ -114,7 +117,7 @@ def export_source(
             twin_directory.mkdir()
             with writing(twin_directory / "model.onnx") as twin_path:
                 ir.save(twin, twin_path)
-            export.write(twin, twin_directory, None, lambda: None)
+            export.write(twin, Comparison(twin, inputs), twin_directory, None, lambda: None)
     return Artifact.load(out)
 
 
@@ -211,6 +214,7 @@ class _Export:
     def write(
         self,
         graph: ir.Model,
+        comparison: Comparison,
         directory: Path,
         linted: LintResult | None,
         compare_with_torch: Callable[[], Parity | None],
@@ -225,15 +229,15 @@ class _Export:
             writing = pool.submit(self._writer.write, lowered, directory, self._options, graph)
             torch_to_onnx = compare_with_torch()
             written = writing.result()
-        exact_size = written.files["model"].stat().st_size
         parity, seen = None, None
         if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
             seen = written.execute(self._inputs)
             signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
-            observed = Observation(seen.outputs, signs)
             # With the graph itself, not the lowered one: the proof covers the lowering too.
-            onnx_to_target = compare(graph, self._inputs, observed, self._target.title)
+            onnx_to_target = comparison.with_engine(
+                Observation(seen.outputs, signs), self._target.title
+            )
             parity = {
                 "inputs": PARITY_INPUTS,
                 "seed": PARITY_SEED,
@@ -243,30 +247,56 @@ class _Export:
         test_set = None if seen is None or is_twin else self._source.test_set
         answers = None if test_set is None else _Answers(test_set, self._model)
         accuracy = self._test(answers, written.execute)
-        storage = None
+        storage, unfused = None, None
         # The twin is there to be compared with, so it keeps its 32 bits.
         if not is_twin and not self._options.is_exact:
-            self._progress("storing float weights in fewer bits")
-            written = written.store_smaller(self._options)
-            storage = {
-                "exact_size_bytes": exact_size,
-                "size_bytes": written.files["model"].stat().st_size,
-                "cost": None,
-                "exact_accuracy": accuracy,
-            }
-            if seen is not None and self._inputs is not None:
-                cost = measure_storage_cost(seen, written.execute(self._inputs))
-                storage["cost"] = cost.to_json()
+            written, storage = self._store_smaller(written, seen, accuracy)
             accuracy = self._test(answers, written.execute)
-        unfused = None
         if not is_twin and self._options.allow_unfused_scales:
             self._progress("timing the scales that are not fused")
             unfused = self._writer.measure_unfused_scales(lowered, written)
         # Written layers are those of the source, and so are those that were meant to be binary.
         resident = [layer["name"] for layer in written.layers if layer["actual_bits"] == 1]
+        verification = {
+            "residency": {"intended": len(binary_convs(graph)), "resident": len(resident)},
+            "parity": parity,
+            "accuracy": accuracy,
+            "storage": storage,
+            "unfused_scales": unfused,
+        }
+        write_manifest(directory, self._manifest(graph, directory, written, linted, verification))
+
+    def _store_smaller(
+        self, written: WrittenModel, seen: Execution | None, accuracy: dict[str, Any] | None
+    ) -> tuple[WrittenModel, dict[str, Any]]:
+        """Store float weights in fewer bits; gives the smaller model, and what that costs."""
+        self._progress("storing float weights in fewer bits")
+        exact_size = written.files["model"].stat().st_size
+        smaller = written.store_smaller(self._options)  # takes the exact file's place
+        storage: dict[str, Any] = {
+            "exact_size_bytes": exact_size,
+            "size_bytes": smaller.files["model"].stat().st_size,
+            "cost": None,
+            "exact_accuracy": accuracy,
+        }
+        if seen is not None and self._inputs is not None:
+            cost = measure_storage_cost(seen, smaller.execute(self._inputs))
+            storage["cost"] = cost.to_json()
+        return smaller, storage
+
+    def _manifest(
+        self,
+        graph: ir.Model,
+        directory: Path,
+        written: WrittenModel,
+        linted: LintResult | None,
+        verification: dict[str, Any],
+    ) -> dict[str, Any]:
+        is_twin = linted is None
         files = {role: file_entry(path) for role, path in written.files.items()}
         files["onnx"] = file_entry(directory / "model.onnx")
-        manifest = {
+        output = graph.graph.outputs[0]
+        return {
             "schema_version": SCHEMA_VERSION,
             "kind": "bibench-artifact",
             "name": self._source.name,
@@ -276,30 +306,20 @@ class _Export:
             "options": self._options.to_json(),
             "input": written.input,
             "output": {
-                "name": lowered.graph.outputs[0].name,
-                "shape": list(shape_of(lowered.graph.outputs[0])),
+                "name": output.name,
+                "shape": list(shape_of(output)),
                 "dtype": "float32",
             },
             "files": files,
             "model_sha256": files["model"]["sha256"],
             "size_bytes": files["model"]["size_bytes"],
             "layers": written.layers,
-            "verification": {
-                "residency": {
-                    "intended": len(binary_convs(graph)),
-                    "resident": len(resident),
-                },
-                "parity": parity,
-                "accuracy": accuracy,
-                "storage": storage,
-                "unfused_scales": unfused,
-            },
+            "verification": verification,
             "findings": [] if linted is None else [item.to_json() for item in linted.findings],
             "unproven": [] if is_twin else [asdict(miss) for miss in near_misses(graph)],
             "notes": list(notes(graph)),
             "versions": {**_own_versions(), **written.versions},
         }
-        write_manifest(directory, manifest)
 
     def _test(self, answers: _Answers | None, execute: Execute) -> dict[str, Any] | None:
         """How many held-out images a written model answers rightly; None without a test set."""

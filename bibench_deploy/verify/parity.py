@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,80 +107,113 @@ def seeded_inputs(shape: Sequence[int], count: int, seed: int) -> _Array:
 
 
 def compare(model: ir.Model, inputs: _Array, observed: Observation, engine: str) -> Parity:
-    """Compare an engine's outputs and signs with the ONNX graph run by ONNX Runtime.
+    """Compare one engine with an ONNX graph; see `Comparison`."""
+    return Comparison(model, inputs).with_engine(observed, engine)
+
+
+class Comparison:
+    """Holds engines against one ONNX graph on one set of inputs; the graph itself runs once.
 
     Args:
-        model: the graph, as `load_graph` gives it or after lowering.
+        model: the graph, as `load_graph` gives it or after lowering; it is not changed.
         inputs: [N, …] in the graph's own layout.
-        observed: what the engine computed for them.
-        engine: its name, for the error.
-
-    Raises:
-        ParityError: a flip, or a difference of outputs, that rounding does not explain.
     """
-    plain = GraphRunner(model)
-    own_outputs = plain.run(inputs)
-    if own_outputs.shape != observed.outputs.shape:
-        raise ParityError(
-            f"{engine} gives outputs {list(observed.outputs.shape)}, the ONNX graph "
-            f"{list(own_outputs.shape)}; nothing was written"
-        )
-    top1 = _top1(own_outputs) == _top1(observed.outputs)
-    max_error = float(np.abs(own_outputs - observed.outputs).max())
-    scale = float(np.abs(own_outputs).max())
-    for name, outputs in ((engine, observed.outputs), ("the ONNX graph", own_outputs)):
-        if not np.isfinite(outputs).all():
-            raise ParityError(f"{name} gives numbers that are not finite; nothing was written")
-    if not observed.signs:
-        errors = np.abs(own_outputs - observed.outputs).reshape(len(inputs), -1).max(axis=1)
-        for row in np.flatnonzero(errors > ROUNDING * max(scale, 1.0)):
-            # The engine hides its signs: one that lies within rounding of zero may have flipped.
-            if plain.nearest_sign(inputs[row : row + 1]) > SIGN_ROUNDING:
+
+    def __init__(self, model: ir.Model, inputs: _Array) -> None:
+        self._model = model
+        self._inputs = inputs
+
+    @cached_property
+    def _plain(self) -> GraphRunner:
+        return GraphRunner(self._model)
+
+    @cached_property
+    def _forced(self) -> GraphRunner:
+        return GraphRunner(self._model, forced=True)
+
+    @cached_property
+    def _outputs(self) -> _Array:
+        return self._plain.run(self._inputs)
+
+    def with_engine(self, observed: Observation, engine: str) -> Parity:
+        """Compare an engine's outputs and signs with the graph's, run by ONNX Runtime.
+
+        Args:
+            observed: what the engine computed for the inputs.
+            engine: its name, for the error.
+
+        Raises:
+            ParityError: a flip, or a difference of outputs, that rounding does not explain.
+        """
+        inputs, own_outputs = self._inputs, self._outputs
+        if own_outputs.shape != observed.outputs.shape:
+            raise ParityError(
+                f"{engine} gives outputs {list(observed.outputs.shape)}, the ONNX graph "
+                f"{list(own_outputs.shape)}; nothing was written"
+            )
+        top1 = _top1(own_outputs) == _top1(observed.outputs)
+        max_error = float(np.abs(own_outputs - observed.outputs).max())
+        for name, outputs in ((engine, observed.outputs), ("the ONNX graph", own_outputs)):
+            if not np.isfinite(outputs).all():
+                raise ParityError(f"{name} gives numbers that are not finite; nothing was written")
+        if observed.signs:
+            same_signs_error, layers = self._on_equal_signs(observed, observed.signs, engine)
+            total = sum(layer.signs for layer in layers)
+            flip_rate = sum(layer.flips for layer in layers) / total
+            return Parity(
+                len(inputs), max_error, same_signs_error, float(top1.mean()), flip_rate, 0, layers
+            )
+        self._check_hidden_signs(observed, engine)
+        return Parity(len(inputs), max_error, None, float(top1.mean()), None, None)
+
+    @property
+    def _largest_output(self) -> float:
+        return float(np.abs(self._outputs).max())
+
+    def _check_hidden_signs(self, observed: Observation, engine: str) -> None:
+        """Judge outputs alone: a sign that lies within rounding of zero may have flipped."""
+        inputs, largest = self._inputs, self._largest_output
+        errors = np.abs(self._outputs - observed.outputs).reshape(len(inputs), -1).max(axis=1)
+        for row in np.flatnonzero(errors > ROUNDING * max(largest, 1.0)):
+            if self._plain.nearest_sign(inputs[row : row + 1]) > SIGN_ROUNDING:
                 raise ParityError(
                     f"{engine} differs from the ONNX graph by {errors[row]:.2g} (outputs up to "
-                    f"{scale:.2g}), more than rounding explains; nothing was written"
+                    f"{largest:.2g}), more than rounding explains; nothing was written"
                 )
-        return Parity(len(inputs), max_error, None, float(top1.mean()), None, None)
-    runner = GraphRunner(model, forced=True)
-    counts = [_Count(facts) for facts in runner.layers]
-    same_signs_error = 0.0
-    for row in range(len(inputs)):
-        signs = [layer[row : row + 1] for layer in observed.signs]
-        output, sources, ranges = runner.run_forced(inputs[row : row + 1], signs)
-        same_signs_error = max(
-            same_signs_error, float(np.abs(output - observed.outputs[row : row + 1]).max())
-        )
-        for count, source, sign, largest in zip(counts, sources, signs, ranges, strict=True):
-            count.add(source, sign, largest)
-    total, zeros = sum(count.signs for count in counts), sum(count.zeros for count in counts)
-    if unexplained := sum(count.unexplained for count in counts):
-        worst = max(counts, key=lambda count: count.farthest)
-        raise ParityError(
-            f"{engine} takes {unexplained} of {total} signs otherwise than the ONNX graph, the "
-            f"farthest {worst.farthest:.2g} of its largest term from zero at {worst.facts.name}; "
-            "rounding does not explain that, so nothing was written"
-        )
-    if zeros > COMMON_ZEROS * total:
-        raise ParityError(
-            f"{zeros} of {total} numbers are exactly 0 before their sign, which is +1 in {engine} "
-            "and not in the ONNX graph; binarize by torch.where(x >= 0, 1.0, -1.0). "
-            "Nothing was written"
-        )
-    if same_signs_error > ROUNDING * max(scale, 1.0):
-        raise ParityError(
-            f"{engine} differs from the ONNX graph by {same_signs_error:.2g} on the same signs "
-            f"(outputs up to {scale:.2g}), more than rounding explains; nothing was written"
-        )
-    layers = tuple(count.parity() for count in counts)
-    return Parity(
-        len(inputs),
-        max_error,
-        same_signs_error,
-        float(top1.mean()),
-        sum(layer.flips for layer in layers) / total,
-        0,
-        layers,
-    )
+
+    def _on_equal_signs(
+        self, observed: Observation, signs: Sequence[_Array], engine: str
+    ) -> tuple[float, tuple[LayerParity, ...]]:
+        """Feed the engine's signs to the graph; gives the error of outputs, and each layer's."""
+        counts = [_Count(facts) for facts in self._forced.layers]
+        error = 0.0
+        for row in range(len(self._inputs)):
+            given = [layer[row : row + 1] for layer in signs]
+            output, sources, ranges = self._forced.run_forced(self._inputs[row : row + 1], given)
+            error = max(error, float(np.abs(output - observed.outputs[row : row + 1]).max()))
+            for count, source, sign, largest in zip(counts, sources, given, ranges, strict=True):
+                count.add(source, sign, largest)
+        total, zeros = sum(count.signs for count in counts), sum(count.zeros for count in counts)
+        if unexplained := sum(count.unexplained for count in counts):
+            worst = max(counts, key=lambda count: count.farthest)
+            raise ParityError(
+                f"{engine} takes {unexplained} of {total} signs otherwise than the ONNX graph, the "
+                f"farthest {worst.farthest:.2g} of its largest term from zero at "
+                f"{worst.facts.name}; rounding does not explain that, so nothing was written"
+            )
+        if zeros > COMMON_ZEROS * total:
+            raise ParityError(
+                f"{zeros} of {total} numbers are exactly 0 before their sign, which is +1 in "
+                f"{engine} and not in the ONNX graph; binarize by torch.where(x >= 0, 1.0, -1.0). "
+                "Nothing was written"
+            )
+        if error > ROUNDING * max(self._largest_output, 1.0):
+            raise ParityError(
+                f"{engine} differs from the ONNX graph by {error:.2g} on the same signs (outputs "
+                f"up to {self._largest_output:.2g}), more than rounding explains; "
+                "nothing was written"
+            )
+        return error, tuple(count.parity() for count in counts)
 
 
 class _Count:
@@ -247,6 +281,8 @@ class GraphRunner:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
+        # Threads that wait actively would take the cores from a converter beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         clone.ir_version = min(clone.ir_version, 10)
         try:
             self._session = onnxruntime.InferenceSession(
