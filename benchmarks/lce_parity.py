@@ -34,8 +34,6 @@ SIZES = {"resnet18": (32, 33, 65, 224), "resnet34": (32, 33, 65, 224),
 IMAGENET = ("resnet18", "resnet34")
 INPUTS = 40
 SEED = 1
-# So many inputs are compared at once: their signs are all in memory.
-BATCH = 10
 EPOCHS = 200
 
 
@@ -144,9 +142,10 @@ def _compared(row: Row, inputs: int, writer: Writer) -> Row:
     from bibench_deploy.graph.load import load_graph
     from bibench_deploy.targets._target import WriteOptions
     from bibench_deploy.targets.lce import TARGET
-    from bibench_deploy.verify.parity import Observation, compare, seeded_inputs
+    from bibench_deploy.verify.parity import Comparison, Observation, seeded_inputs
 
     shape = (1, 3, row.size, row.size)
+    images = seeded_inputs(shape, inputs, SEED)
     options = WriteOptions(allow_unfused_scales=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -155,26 +154,21 @@ def _compared(row: Row, inputs: int, writer: Writer) -> Row:
         assert reference is not None
         graph = load_graph(path)
         written = writer.write(TARGET.lower(graph, options), Path(folder), options, graph)
-        names = [conv.facts.name for conv in binary_convs(graph)]
-        images = seeded_inputs(shape, inputs, SEED)
-        for begin in range(0, inputs, BATCH):
-            batch = images[begin : begin + BATCH]
-            by_torch = compare(graph, batch, reference.observe(graph, batch), "PyTorch")
-            seen = written.execute(batch)
-            signs = tuple(seen.signs[name] for name in names)
-            by_lce = compare(graph, batch, Observation(seen.outputs, signs), "LCE")
-            layers = (*by_torch.layers, *by_lce.layers)
-            agreeing = row.top1_agreement * row.inputs + by_lce.top1_agreement * len(batch)
-            errors = [parity.max_abs_error_same_signs or 0.0 for parity in (by_torch, by_lce)]
-            row = replace(
-                row,
-                inputs=row.inputs + len(batch),
-                signs=row.signs + sum(layer.signs for layer in layers),
-                flips=row.flips + sum(layer.flips for layer in layers),
-                max_error=max(row.max_error, *errors),
-                top1_agreement=agreeing / (row.inputs + len(batch)),
-            )
-    return row
+        comparison = Comparison(graph, images)
+        by_torch = comparison.with_engine(reference.observe(graph, images), "PyTorch")
+        seen = written.execute(images)
+        signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
+        by_lce = comparison.with_engine(Observation(seen.outputs, signs), "LCE")
+        layers = (*by_torch.layers, *by_lce.layers)
+        errors = [parity.max_abs_error_same_signs or 0.0 for parity in (by_torch, by_lce)]
+        return replace(
+            row,
+            inputs=inputs,
+            signs=sum(layer.signs for layer in layers),
+            flips=sum(layer.flips for layer in layers),
+            max_error=max(errors),
+            top1_agreement=by_lce.top1_agreement,
+        )
 
 
 def finished_network(algorithm: str, architecture: str, size: int) -> torch.nn.Module:

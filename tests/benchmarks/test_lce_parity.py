@@ -105,10 +105,7 @@ def test_the_examples_in_the_text_are_right(parity: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_a_case_compares_all_inputs(
-    parity: ModuleType, lce_writer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parity, "BATCH", 2)
+def test_a_case_compares_all_inputs(parity: ModuleType, lce_writer: Any) -> None:
     found = parity.run_case(("reactnet", "resnet20", 32), 3, lce_writer)
     assert parity.is_kept(found), found.failure
     assert found.inputs == 3
