@@ -22,15 +22,16 @@ import onnx_ir as ir
 
 from bibench_deploy.errors import GraphError, ParityError
 from bibench_deploy.graph.facts import BinaryConvFacts, binary_convs, shape_of
+from bibench_deploy.graph.fold_constants import constant_of
 
 _Array = npt.NDArray[np.float32]
 
 # Rounding of outputs, relative to the largest one, or to 1: 256 units in the last place.
 ROUNDING = 256 * float(np.finfo(np.float32).eps)
 
-# Rounding of a number before a sign, relative to the largest number that was added up or cut
-# on the way to it, shortcuts included: 32 units in the last place. Two engines add the same
-# terms in another order. A wrong padding is off by a thousand times as much.
+# Rounding of a number before a sign, relative to the largest number of its channel that was
+# added up or cut on the way to it, shortcuts included: 32 units in the last place. Two engines
+# add the same terms in another order. A wrong padding is off by a thousand times as much.
 SIGN_ROUNDING = 32 * float(np.finfo(np.float32).eps)
 
 # Where the graph takes the sign of 0 for 0 or −1 and the engine for +1, this share of exact
@@ -224,8 +225,17 @@ class _Count:
         self.signs = self.flips = self.unexplained = self.zeros = 0
         self.farthest = 0.0
 
-    def add(self, source: _Array, observed: _Array, largest: float) -> None:
-        """Compare one input's signs with the numbers whose signs they should be."""
+    def add(self, source: _Array, observed: _Array, largest: _Array) -> None:
+        """Compare one input's signs with the numbers whose signs they should be.
+
+        Raises:
+            ParityError: a number is not finite, so that nothing can be said of its sign.
+        """
+        if not np.isfinite(source).all():
+            raise ParityError(
+                f"{self.facts.name} binarizes numbers that are not finite; look for inf or nan in "
+                "the weights and statistics before it. Nothing was written"
+            )
         sign = observed.reshape(source.shape)
         is_read = ~np.isnan(sign)
         distance = source - np.float32(self.facts.threshold)
@@ -235,7 +245,8 @@ class _Count:
         is_flipped = is_read & (is_high != (sign > 0))
         self.signs += int(is_read.sum())
         if is_flipped.any():
-            distances = np.abs(distance[is_flipped]) / max(largest, 1e-30)
+            ranges = np.broadcast_to(np.maximum(largest, 1e-30), source.shape)
+            distances = np.abs(distance[is_flipped]) / ranges[is_flipped]
             self.flips += distances.size
             self.unexplained += int((distances > SIGN_ROUNDING).sum())
             self.farthest = max(self.farthest, float(distances.max()))
@@ -269,6 +280,8 @@ class GraphRunner:
         # For each layer the tensor before its sign, then what that is added up from.
         self._terms: list[list[str]] = []
         self._shown: list[str] = []
+        # Float sums: what adds them up reads this, weighted by a row of this norm per channel.
+        self._summed: dict[str, tuple[str, _Array]] = {}
         # What the graph's own binarizations give below and above their thresholds.
         self._levels = [
             (np.float32(conv.binarization.low), np.float32(conv.binarization.high))
@@ -301,7 +314,7 @@ class GraphRunner:
 
     def run_forced(
         self, inputs: _Array, signs: Sequence[_Array]
-    ) -> tuple[_Array, list[_Array], list[float]]:
+    ) -> tuple[_Array, list[_Array], list[_Array]]:
         """Run one input with given signs.
 
         Args:
@@ -311,7 +324,8 @@ class GraphRunner:
 
         Returns:
             The first output, for each layer the numbers whose signs the graph would have
-            taken, and the largest number on the way to them.
+            taken, and the largest number of their channel on the way to them: an array that
+            broadcasts against them.
         """
         feeds: dict[str, _Array] = {}
         for name, shape, (low, high), given in zip(
@@ -326,7 +340,7 @@ class GraphRunner:
         feeds = {name: feed for name, feed in feeds.items() if name in names}
         feeds[str(self._input)] = inputs
         output, *shown = self._session.run([*self._outputs[:1], *self._shown], feeds)
-        return output, *self._sources_and_ranges(shown)
+        return output, *self._sources_and_ranges({**feeds, **self._named(shown)})
 
     def nearest_sign(self, inputs: _Array) -> float:
         """How near to zero any number before a sign is, relative to its largest term.
@@ -337,18 +351,30 @@ class GraphRunner:
         if not self.layers:
             return float("inf")
         shown = self._session.run(self._shown, {self._input: inputs})
+        found = self._sources_and_ranges({str(self._input): inputs, **self._named(shown)})
         return min(
-            float(np.abs(source - np.float32(layer.threshold)).min()) / max(top, 1e-30)
-            for layer, source, top in zip(
-                self.layers, *self._sources_and_ranges(shown), strict=True
-            )
+            float((np.abs(source - np.float32(layer.threshold)) / np.maximum(top, 1e-30)).min())
+            for layer, source, top in zip(self.layers, *found, strict=True)
         )
 
-    def _sources_and_ranges(self, shown: Sequence[_Array]) -> tuple[list[_Array], list[float]]:
-        arrays = dict(zip(self._shown, shown, strict=True))
-        tops = {name: float(np.abs(array).max()) for name, array in arrays.items()}
+    def _named(self, shown: Sequence[_Array]) -> dict[str, _Array]:
+        return dict(zip(self._shown, shown, strict=True))
+
+    def _sources_and_ranges(self, arrays: dict[str, _Array]) -> tuple[list[_Array], list[_Array]]:
         sources = [arrays[terms[0]] for terms in self._terms]
-        return sources, [max(tops[name] for name in terms) for terms in self._terms]
+        ranges = []
+        for source, terms in zip(sources, self._terms, strict=True):
+            largest = np.zeros((), np.float32)
+            for name in terms:
+                largest = np.maximum(largest, _range_of(arrays[name], source))
+                if name in self._summed:
+                    read, norms = self._summed[name]
+                    # The terms of a sum may be larger than the sum: they cancel.
+                    sizes = norms * np.abs(arrays[read]).max()
+                    shape = (1, -1, *(1,) * (arrays[name].ndim - 2))
+                    largest = np.maximum(largest, _range_of(sizes.reshape(shape), source))
+            ranges.append(largest)
+        return sources, ranges
 
     def _cut(self, graph: ir.Graph, signs: Sequence[ir.Value]) -> None:
         """Make every sign a graph input."""
@@ -368,6 +394,12 @@ class GraphRunner:
             terms = _terms(source)
             shown.update(dict.fromkeys(terms))
             self._terms.append([str(term.name) for term in terms])
+            for term in terms:
+                if (layer := _weighted(term)) is not None:
+                    read, norms = layer
+                    self._summed[str(term.name)] = (str(read.name), norms)
+                    if not read.is_graph_input():
+                        shown[read] = None
         self._shown = [str(value.name) for value in shown]
         graph.outputs.extend(value for value in shown if not value.is_graph_output())
 
@@ -377,6 +409,39 @@ _PASSING = frozenset(
     ["Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Div", "Flatten", "Mul",
      "MaxPool", "Pad", "PRelu", "Relu", "Reshape", "Sub", "Transpose"]
 )  # fmt: skip
+
+
+def _weighted(value: ir.Value) -> tuple[ir.Value, _Array] | None:
+    """What a layer reads that gives `value`, and the norm of its weights [O]; else None."""
+    node = value.producer()
+    if node is None or node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul"):
+        return None
+    weight = constant_of(node.inputs[1])
+    shape = shape_of(value)
+    if weight is None or weight.ndim < 2 or node.inputs[0] is None or len(shape) < 2:
+        return None
+    axis = 0 if node.op_type == "Conv" or node.attributes.get_int("transB") else weight.ndim - 1
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    if len(rows) != shape[1]:
+        return None  # channels are not on the second axis
+    return node.inputs[0], np.linalg.norm(rows, axis=1).astype(np.float32)
+
+
+def _range_of(term: _Array, source: _Array) -> _Array:
+    """The largest number of each channel of a term, to broadcast against what it leads to.
+
+    Where its channels are not those of `source`, or hold one number each, the largest of all.
+    """
+    sizes = np.abs(term)
+    if term.ndim < 3:
+        return np.asarray(sizes.max(initial=0), np.float32)
+    per_channel = sizes.max(axis=(0, *range(2, term.ndim)))
+    if term.ndim == source.ndim and len(per_channel) == source.shape[1]:
+        return np.asarray(per_channel.reshape(1, -1, *(1,) * (source.ndim - 2)))
+    if source.ndim == 2 and term[0].size == source.shape[1]:
+        # Flattened: each channel's numbers stay together.
+        return np.asarray(np.repeat(per_channel, source.shape[1] // len(per_channel))[None])
+    return np.asarray(per_channel.max(initial=0), np.float32)
 
 
 def _terms(source: ir.Value) -> list[ir.Value]:

@@ -353,3 +353,30 @@ def test_levels_and_threshold_of_the_graph_are_its_own(operator, make_graph) -> 
     signs[1] = -signs[1]
     with pytest.raises(ParityError, match="takes 8 of 24 signs otherwise"):
         compare(model, inputs, observed, "LCE")
+
+
+@pytest.mark.parametrize("bias", [0, 1e6, 1e12])
+def test_one_large_channel_hides_no_flip_of_another(bias, make_graph) -> None:
+    offset = np.zeros((8, 1, 1))
+    offset[0] = bias
+    model = make_graph(TEXT, **{**ARRAYS, "beta": offset})
+    first = np.where(INPUTS[:1] >= 0, np.float32(1), np.float32(-1))
+    runner = GraphRunner(model, forced=True)
+    _, sources, _ = runner.run_forced(INPUTS[:1], [first, np.ones((1, 8, 6, 6), np.float32)])
+    second = np.where(sources[1] >= 0, np.float32(1), np.float32(-1))
+    second[:, 5] *= -1
+    output, *_ = runner.run_forced(INPUTS[:1], [first, second])
+    with pytest.raises(ParityError, match=r"of 432 signs otherwise than the ONNX graph.* at two"):
+        compare(model, INPUTS[:1], Observation(output, (first, second)), "LCE")
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_numbers_before_a_sign_that_are_not_finite_are_an_error(number, make_graph) -> None:
+    offset = np.zeros((8, 1, 1))
+    offset[3] = number
+    model = make_graph(TEXT, **{**ARRAYS, "beta": offset})
+    first = np.where(INPUTS[:1] >= 0, np.float32(1), np.float32(-1))
+    second = np.ones((1, 8, 6, 6), np.float32)
+    output, *_ = GraphRunner(model, forced=True).run_forced(INPUTS[:1], [first, second])
+    with pytest.raises(ParityError, match="numbers that are not finite"):
+        compare(model, INPUTS[:1], Observation(output, (first, second)), "LCE")
