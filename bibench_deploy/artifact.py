@@ -21,6 +21,7 @@ from bibench_deploy.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
+ARTIFACT_KIND = "bibench-artifact"
 TWIN_DIRECTORY = "fp32"
 # What every step after the export relies on.
 _FIELDS = {"name": str, "target": str, "role": str, "files": dict, "model_sha256": str,
@@ -56,9 +57,9 @@ class Artifact:
             ) from error
         except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{path}: not JSON ({error}); export the model again") from error
-        if not isinstance(manifest, dict) or manifest.get("kind") != "bibench-artifact":
+        if not isinstance(manifest, dict) or manifest.get("kind") != ARTIFACT_KIND:
             raise ArtifactError(
-                f'{path}: its "kind" is not "bibench-artifact"; export the model again'
+                f'{path}: its "kind" is not "{ARTIFACT_KIND}"; export the model again'
             )
         if manifest.get("schema_version") != SCHEMA_VERSION:
             raise ArtifactError(
@@ -176,17 +177,14 @@ def staged_directory(destination: Path) -> Iterator[Path]:
 
     An artifact that was at `destination` is replaced; on any error, Ctrl-C included, it
     stays as it was, and the scratch folder goes with every folder that was made for it.
+    A link stays a link: the folder that it points to is replaced.
 
     Raises:
-        ArtifactError: `destination` exists and is not an artifact's folder, so replacing
-            it could lose somebody's files.
+        ArtifactError: `destination` exists and holds other files than an artifact's, so
+            replacing it could lose somebody's files.
     """
-    if destination.exists() and not (destination / MANIFEST_NAME).is_file():
-        is_empty = destination.is_dir() and not any(destination.iterdir())
-        if not is_empty:
-            raise ArtifactError(
-                f"{destination} exists and is not an exported folder; choose another --out"
-            )
+    named, destination = destination, Path(os.path.realpath(destination))
+    _check_replaceable(destination, named)
     made = [parent for parent in destination.parents if not parent.exists()]
     destination.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
@@ -195,6 +193,7 @@ def staged_directory(destination: Path) -> Iterator[Path]:
         staged.mkdir()
         yield staged
         old = scratch / "old"
+        _check_replaceable(destination, named)  # somebody may have put a file there meanwhile
         try:
             if destination.exists():
                 destination.rename(old)
@@ -208,6 +207,49 @@ def staged_directory(destination: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):  # it holds the artifact, or what another run wrote
                 parent.rmdir()
+
+
+def _check_replaceable(directory: Path, named: Path) -> None:
+    """Refuse to replace what is neither an empty folder nor an artifact alone.
+
+    Args:
+        directory: what would be replaced.
+        named: the same place as the user named it.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir() or (any(directory.iterdir()) and _written_files(directory) is None):
+        raise ArtifactError(f"{named} exists and is not an exported folder; choose another --out")
+    for other in _other_files(directory):
+        raise ArtifactError(
+            f"{named} holds {other.relative_to(directory)}, which bibench did not write; "
+            "move it away or choose another --out"
+        )
+
+
+def _other_files(directory: Path) -> Iterator[Path]:
+    """What lies in an artifact's folder, or in its twin's, and is named by no manifest."""
+    written = _written_files(directory) or frozenset()
+    for path in sorted(directory.iterdir()):
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and path.name == TWIN_DIRECTORY:
+            yield from _other_files(path)
+        elif is_folder or path.name not in written:
+            yield path
+
+
+def _written_files(directory: Path) -> frozenset[str] | None:
+    """The names of an artifact's files; None where there is no artifact of any version."""
+    try:
+        manifest = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("kind") != ARTIFACT_KIND:
+        return None
+    files = manifest.get("files")
+    entries = files.values() if isinstance(files, dict) else ()
+    names = {str(entry.get("path")) for entry in entries if isinstance(entry, dict)}
+    return frozenset(names | {MANIFEST_NAME})
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from bibench_deploy.artifact import (
     MANIFEST_NAME,
+    TWIN_DIRECTORY,
     Artifact,
     file_entry,
     sha256_of,
@@ -211,6 +212,94 @@ def test_somebodys_files_are_never_replaced(is_file, tmp_path) -> None:
     ):
         pytest.fail("the block must not run")
     assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"name": "my app", "icons": []}', '{"kind": "bibench-run"}', "[]", "not json", "[" * 100_000],
+)
+def test_a_folder_with_a_manifest_of_something_else_is_never_replaced(content, tmp_path) -> None:
+    place = tmp_path / "extension"
+    place.mkdir()
+    (place / "thesis").write_text("thesis")
+    (place / MANIFEST_NAME).write_text(content)
+    before = files_below(tmp_path)
+    with (
+        pytest.raises(ArtifactError, match="is not an exported folder; choose another --out"),
+        staged_directory(place),
+    ):
+        pytest.fail("the block must not run")
+    assert files_below(tmp_path) == before
+
+
+@pytest.fixture
+def folder_with_twin(folder) -> Path:
+    twin = folder / TWIN_DIRECTORY
+    twin.mkdir()
+    (twin / "model.tflite").write_text("abc")
+    write_manifest(twin, manifest_of(file_entry(twin / "model.tflite")))
+    return folder
+
+
+def test_an_artifact_with_its_twin_is_replaced(folder_with_twin) -> None:
+    with staged_directory(folder_with_twin) as scratch:
+        (scratch / "other").write_text("new")
+    assert files_below(folder_with_twin) == {"other": b"new"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("thesis", "thesis"),
+        ("notes/thesis", "notes"),
+        ("fp32/thesis", "fp32/thesis"),
+        ("fp32/notes/thesis", "fp32/notes"),
+        ("fp32/fp32/thesis", "fp32/fp32/thesis"),
+    ],
+)
+def test_a_file_beside_an_artifact_is_told_and_kept(name, told, folder_with_twin) -> None:
+    folder = folder_with_twin
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("thesis")
+    before = files_below(folder)
+    with (
+        pytest.raises(ArtifactError, match=f"holds {told}, which bibench did not write; move it"),
+        staged_directory(folder),
+    ):
+        pytest.fail("the block must not run")
+    assert files_below(folder) == before
+
+
+def test_a_file_that_comes_while_the_block_runs_is_kept(folder) -> None:
+    def export() -> None:
+        with staged_directory(folder) as scratch:
+            (scratch / "model").write_text("new")
+            (folder / "thesis").write_text("thesis")
+
+    with pytest.raises(ArtifactError, match="holds thesis, which bibench did not write"):
+        export()
+    assert files_below(folder)["thesis"] == b"thesis"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["out"]
+
+
+def test_a_file_of_another_version_of_bibench_is_replaced(folder) -> None:
+    manifest = json.loads((folder / MANIFEST_NAME).read_text()) | {"schema_version": 99}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with staged_directory(folder) as scratch:
+        (scratch / "other").write_text("new")
+    assert files_below(folder) == {"other": b"new"}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_stays_and_the_folder_that_it_points_to_is_written(is_there, tmp_path) -> None:
+    if is_there:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    with staged_directory(tmp_path / "out") as scratch:
+        (scratch / "model").write_text("new")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk" / "model").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
 
 
 FAILURES = [ValueError("half-way"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")]
