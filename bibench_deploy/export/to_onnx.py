@@ -76,6 +76,7 @@ def export_onnx(
     finally:
         model.train(was_training)
     exported: ir.Model = program.model
+    _rename_constants(exported)
     _name_by_module(exported)
     _strip_metadata(exported)
     # ONNX Runtime before 1.20 reads files up to this version.
@@ -161,6 +162,26 @@ def _name_by_module(model: Any) -> None:
             unique, number = f"{name}_{number}", number + 1
         taken.add(unique)
         node.name = unique
+
+
+def _rename_constants(model: Any) -> None:
+    """Give names of their own to weights called as a value that is computed: a buffer `mean`.
+
+    Computed values keep theirs, by which they are found in what torch traced.
+    """
+    graphs = [model.graph, *model.graph.subgraphs()]
+    computed = {value.name for graph in graphs for value in graph.inputs}
+    computed |= {value.name for graph in graphs for node in graph for value in node.outputs}
+    taken = computed.union(*(graph.initializers for graph in graphs))
+    for graph in graphs:
+        for value in list(graph.initializers.values()):
+            if value.name not in computed:
+                continue
+            unique = value.name
+            while unique in taken:
+                unique += ".constant"  # no name in a traced program has a dot
+            taken.add(unique)
+            value.name = unique
 
 
 def _strip_metadata(model: Any) -> None:

@@ -60,6 +60,28 @@ def test_inputs_and_outputs_have_plain_names(tmp_path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["mean", "output", "input", "conv2d", "val_0"])
+def test_a_weight_may_be_called_as_a_value_that_is_computed(name, tmp_path, run_graph) -> None:
+    class Named(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AdaptiveAvgPool2d(1)  # traced as a node called mean
+            self.register_buffer(name, torch.rand(1, 3, 1, 1))
+
+        def forward(self, x):
+            return self.pool(super().forward(x - getattr(self, name))).flatten(1)
+
+    torch.manual_seed(0)
+    module, x = Named().eval(), torch.randn(1, 3, 4, 4)
+    program = export_onnx(module, X, tmp_path / "m.onnx")
+    load_graph(tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    np.testing.assert_allclose(run_graph(proto, x.numpy()), module(x).detach(), atol=1e-6)
+    traced = {node.name for node in program.graph_module.graph.nodes}
+    computed = {value for node in proto.graph.node for value in node.output}
+    assert {"mean", "conv2d"} <= traced & computed
+
+
 def test_a_large_weight_stays_inside_the_file(tmp_path) -> None:
     export_onnx(nn.Linear(400, 900), torch.zeros(1, 400), tmp_path / "m.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
