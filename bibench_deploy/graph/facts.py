@@ -37,8 +37,8 @@ class BinaryConvFacts:
         kind: `conv` or `linear`.
         source: name of the tensor that is binarized.
         weight_shape: (O, I / group, kH, kW), or (O, I) for a linear layer.
-        input_shape: of the binarized tensor, (N, I, H, W) or (N, I).
-        output_shape: (N, O, H, W) or (N, O).
+        input_shape: of the binarized tensor, (N, I, H, W) or (N, …, I).
+        output_shape: (N, O, H, W) or (N, …, O).
         strides: (vertical, horizontal); (1, 1) for a linear layer.
         pads: (top, left, bottom, right) in elements of the input.
         pad_value: what the padding holds when the product is taken, in terms of the signs:
@@ -78,6 +78,11 @@ class BinaryConvFacts:
     has_batch_norm: bool
     has_mean_shift: bool
     consumers: tuple[str, ...]
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the output channels in the output: 1, and the last one of a linear layer."""
+        return 1 if self.kind == "conv" else len(self.output_shape) - 1
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,9 @@ class _Reached:
 def _walk_back(model: ir.Model, node: ir.Node) -> _Reached | None:
     """Walk from a layer to its binarization, over padding, layout and a computed factor."""
     assert node.inputs[0] is not None
-    value, outer, filler = _before_padding(node.inputs[0])
+    value, outer, filler = node.inputs[0], (0, 0, 0, 0), 0.0
+    if node.op_type == "Conv":
+        value, outer, filler = _before_padding(value)
     layout: list[ir.Node] = []
     factor: ir.Value | None = None
     while (binarization := find_binarization(model, value)) is None:
@@ -321,14 +328,15 @@ def _describe(
     scale = (magnitude * np.float32(abs(binarization.half))).astype(np.float32)
     sums = signs.reshape(len(signs), -1).sum(axis=1)
     offset = (np.float32(binarization.middle) * magnitude * sums).astype(np.float32)
-    granularity, factor, end = _scales_after(output)
+    axis = 1 if kind == "conv" else len(shape_of(output)) - 1
+    granularity, factor, end = _scales_after(output, axis)
     if reached.factor is not None:
         granularity, factor = Granularity.DYNAMIC, reached.factor
     granularity = _coarser(granularity, _granularity_of_magnitude(scale))
     reader = only_reader(end)
     if reader is not None and reader.op_type == "Add" and _constant_operand(reader) is not None:
         end, reader = reader.outputs[0], only_reader(reader.outputs[0])
-    has_batch_norm = reader is not None and reader.op_type == "BatchNormalization"
+    has_batch_norm = reader is not None and reader.op_type == "BatchNormalization" and axis == 1
     if has_batch_norm and reader is not None:
         end = reader.outputs[0]
     facts = BinaryConvFacts(
@@ -388,7 +396,7 @@ def _pair(node: ir.Node, attribute: str) -> tuple[int, int]:
 
 
 def _scales_after(
-    value: ir.Value,
+    value: ir.Value, channel_axis: int
 ) -> tuple[Granularity, ir.Value | None, ir.Value]:
     """Follow the factors on a convolution's output up to batch norm or a branch.
 
@@ -404,7 +412,9 @@ def _scales_after(
         if constant is None:
             other = next((item for item in reader.inputs if item is not value), None)
             return Granularity.DYNAMIC, other, value
-        granularity = _coarser(granularity, _granularity_of_factor(constant, shape_of(value)))
+        granularity = _coarser(
+            granularity, _granularity_of_factor(constant, shape_of(value), channel_axis)
+        )
         value = reader.outputs[0]
     return granularity, None, value
 
@@ -415,15 +425,15 @@ def _constant_operand(node: ir.Node) -> npt.NDArray[np.generic] | None:
 
 
 def _granularity_of_factor(
-    constant: npt.NDArray[np.generic], output_shape: tuple[int, ...]
+    constant: npt.NDArray[np.generic], output_shape: tuple[int, ...], channel_axis: int
 ) -> Granularity:
-    """How many different numbers a constant factor holds for an output [N, O, …]."""
+    """How many different numbers a constant factor holds for an output."""
     first = constant.flat[0] if constant.size else 1
     if (constant == first).all():
         return Granularity.NONE if first == 1 else Granularity.TENSOR
     rank = len(output_shape)
     aligned = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
-    others = tuple(axis for axis in range(rank) if axis != 1)
+    others = tuple(axis for axis in range(rank) if axis != channel_axis)
     varies_elsewhere = (aligned != aligned.max(axis=others, keepdims=True)).any()
     return Granularity.SPATIAL if varies_elsewhere else Granularity.CHANNEL
 

@@ -3,7 +3,8 @@
 Requires: a graph as `load_graph` gives it.
 Ensures: each binary layer is x → Less(x, 0) → Where(−1, 1) → Conv (or Gemm) with weights of
 −1, 0 and +1 → Mul by a scale [1, O, 1, 1] → Add of an offset [1, O, 1, 1], the last two
-only where they change something. x is the tensor that was binarized, behind
+only where they change something (behind a product, whose features come last, [1, …, O]).
+x is the tensor that was binarized, behind
 
   - Add of −threshold, where the threshold is not 0,
   - Reshape, Transpose …, which came between the sign and the layer,
@@ -152,10 +153,11 @@ class _Rewriter:
         self._moved[output] = value
 
     def _per_channel(self, conv: BinaryConv, what: str, array: npt.NDArray[np.generic]) -> ir.Value:
-        trailing = (1,) * (len(conv.facts.output_shape) - 2)
+        axis, shape = conv.facts.channel_axis, [1] * len(conv.facts.output_shape)
+        shape[axis] = len(conv.weight)
         whole = np.broadcast_to(array.astype(np.float32), (len(conv.weight),))
         return add_initializer(
-            self._graph, f"{conv.facts.name}_{what}", whole.reshape(1, -1, *trailing).copy()
+            self._graph, f"{conv.facts.name}_{what}", whole.reshape(shape).copy()
         )
 
 

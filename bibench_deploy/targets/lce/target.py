@@ -24,6 +24,7 @@ from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
 from bibench_deploy.lowering.fold_pad import fold_pad
 from bibench_deploy.lowering.fold_shifts import fold_shifts
+from bibench_deploy.lowering.pointwise_convolution import pointwise_convolution
 from bibench_deploy.lowering.separate_dilated_layers import separate_dilated_layers
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
@@ -81,6 +82,7 @@ class LceTarget(Target):
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
         lowered = model.clone()
         two_dimensional(lowered)
+        pointwise_convolution(lowered)
         fold_pad(lowered)
         canonical_binarization(lowered, is_widest=True)
         channel_shuffle(lowered)

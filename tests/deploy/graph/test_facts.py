@@ -420,3 +420,12 @@ def test_a_pooling_window_is_read_with_its_defaults(make_graph) -> None:
     assert (window.kernel, window.strides, window.pads, window.dilations) == (
         (3, 2), (1, 1), (0, 0, 0, 0), (1, 1),
     )  # fmt: skip
+
+
+def test_zeros_beside_the_features_are_no_padding_of_a_linear_layer(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,3,4] x) => (y) { s = Sign(x)  p = Pad(s, amounts)  y = MatMul(p, w) }""",
+        amounts=np.array([0, 0, 1, 0, 0, 1]),
+        w=np.ones((6, 2)) * [-1, 1],
+    )
+    assert state_facts(model) == ()
