@@ -50,7 +50,7 @@ def export_model(
     Args:
         model: any module whose binarization is recognised; bibench's own layers are
             hardened first.
-        example_input: [1, C, H, W] or [1, C], float32; only its shape counts.
+        example_input: [1, C, H, W], [1, C, L] or [1, C], float32; only its shape counts.
         target: name of the target.
         out: folder of the artifact; an artifact that is there is replaced.
         name: what the artifact is called; the class name unless given.

@@ -23,8 +23,8 @@ def parse_shape(text: str) -> tuple[int, ...]:
         shape = tuple(int(part) for part in text.split(","))
     except ValueError:
         shape = ()
-    if len(shape) not in (2, 4) or any(size < 1 for size in shape):
-        raise typer.BadParameter(f'"{text}" is not N,C,H,W or N,C, such as 1,3,224,224')
+    if len(shape) not in (2, 3, 4) or any(size < 1 for size in shape):
+        raise typer.BadParameter(f'"{text}" is not N,C,H,W, N,C,L or N,C, such as 1,3,224,224')
     return shape
 
 

@@ -30,7 +30,9 @@ def lint(
     ] = False,
     input_shape: Annotated[
         str | None,
-        typer.Option(help="For a callable: its input as N,C,H,W, such as 1,3,224,224."),
+        typer.Option(
+            help="For a callable: its input as N,C,H,W, N,C,L or N,C, such as 1,3,224,224."
+        ),
     ] = None,
 ) -> None:
     """Check whether a binarized network can be deployed.

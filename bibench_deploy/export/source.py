@@ -38,9 +38,9 @@ class Source:
         facts: what the manifest says of it: architecture, algorithm, accuracy …
         onnx_path: the file, for an .onnx source; else None.
         model: the module, for any other; None for an .onnx source.
-        input_shape: (C, H, W) or (C,) of one input of the module.
-        test_set: gives held-out images [N, C, H, W] and their labels [N], where the source
-            names a data set that is at hand; else None.
+        input_shape: (C, H, W), (C, L) or (C,) of one input of the module.
+        test_set: gives held-out images [N, C, H, W], [N, C, L] or [N, C] and their labels [N],
+            where the source names a data set that is at hand; else None.
     """
 
     kind: Literal["run", "onnx", "callable"]
@@ -59,7 +59,7 @@ def resolve_source(
 
     Args:
         text: what the user typed.
-        input_shape: (N, C, H, W), for a callable: how large its input is.
+        input_shape: (N, C, H, W), (N, C, L) or (N, C), for a callable: how large its input is.
         is_best: of a run, take the epoch with the highest test accuracy, not the last.
 
     Raises:
@@ -81,7 +81,7 @@ def resolve_source(
 
 
 def from_module(model: torch.nn.Module, input_shape: tuple[int, ...], name: str) -> Source:
-    """A source for a module at hand; `input_shape` is (N, C, H, W) or (N, C)."""
+    """A source for a module at hand; `input_shape` is (N, C, H, W), (N, C, L) or (N, C)."""
     facts = {"kind": "callable", "name": name, "trained": None}
     return Source("callable", name, facts, model=model, input_shape=input_shape[1:])
 
@@ -91,8 +91,8 @@ def with_test_set(source: Source, path: Path) -> Source:
 
     Args:
         source: any source.
-        path: an .npz file of `images` (float [N, C, H, W] or [N, C], preprocessed as the
-            network expects them) and `labels` (whole numbers [N]).
+        path: an .npz file of `images` (float [N, C, H, W], [N, C, L] or [N, C], preprocessed as
+            the network expects them) and `labels` (whole numbers [N]).
 
     Raises:
         SourceError: the file cannot be read, or does not hold these arrays.
@@ -107,10 +107,10 @@ def with_test_set(source: Source, path: Path) -> Source:
     # What numpy and zipfile raise for files of another form.
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path}: no .npz file of images and labels ({error})") from error
-    if images.ndim not in (2, 4) or images.dtype.kind != "f" or not len(images):
+    if images.ndim not in (2, 3, 4) or images.dtype.kind != "f" or not len(images):
         raise SourceError(
             f"{path}: images are {images.dtype} {list(images.shape)}; give float [N, C, H, W], "
-            "preprocessed as the network expects them"
+            "[N, C, L] or [N, C], preprocessed as the network expects them"
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise SourceError(

@@ -26,7 +26,7 @@ def export_onnx(
 
     Args:
         model: the module; it is exported in eval mode and left as it was.
-        example_input: [1, C, H, W] or [1, C], float32.
+        example_input: [1, C, H, W], [1, C, L] or [1, C], float32.
         path: the .onnx file to write.
 
     Returns:

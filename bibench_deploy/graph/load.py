@@ -36,7 +36,7 @@ def load_graph(path: Path) -> ir.Model:
     """Read, check and normalise an ONNX model.
 
     Args:
-        path: an .onnx file, opset 11 or newer, one input of four or two dimensions.
+        path: an .onnx file, opset 11 or newer, one input of four, three or two dimensions.
 
     Returns:
         The model with static shapes, batch 1, constants folded into initializers, local

@@ -247,13 +247,21 @@ def test_held_out_images_come_from_a_file(tmp_path) -> None:
     np.testing.assert_array_equal(labels, [0, 1, 2])
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 40), (3, 64)])
+def test_held_out_rows_and_vectors_come_from_a_file_too(shape, tmp_path) -> None:
+    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    path = npz(tmp_path / "test.npz", images=images, labels=np.uint8([0, 1, 2]))
+    found, _ = with_test_set(Source("onnx", "net", {}), path).test_set()
+    np.testing.assert_array_equal(found, images)
+
+
 BAD_FILES = {
     "no labels": ({"images": IMAGES}, "labels is not a file in the archive"),
     "bytes": (
         {"images": IMAGES.astype(np.uint8), "labels": np.zeros(3, int)},
-        r"images are uint8 \[3, 4, 8, 8\]; give float \[N, C, H, W\]",
+        r"images are uint8 \[3, 4, 8, 8\]; give float \[N, C, H, W\], \[N, C, L\] or \[N, C\]",
     ),
-    "a volume": ({"images": IMAGES[0], "labels": np.zeros(4, int)}, r"float32 \[4, 8, 8\]"),
+    "a video": ({"images": IMAGES[None], "labels": [0]}, r"float32 \[1, 3, 4, 8, 8\]"),
     "no images": ({"images": IMAGES[:0], "labels": np.zeros(0, int)}, r"float32 \[0, 4, 8, 8\]"),
     "too few labels": (
         {"images": IMAGES, "labels": np.zeros(2, int)}, "one whole number for each of the 3 images",
