@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import math
 import re
 import sys
 import zipfile
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bibench_deploy.errors import MissingExtraError, SourceError
+from bibench_deploy.graph.load import LARGEST_INPUT
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +84,7 @@ def resolve_source(
 
 def from_module(model: torch.nn.Module, input_shape: tuple[int, ...], name: str) -> Source:
     """A source for a module at hand; `input_shape` is (N, C, H, W), (N, C, L) or (N, C)."""
+    _check_size(name, input_shape)
     facts = {"kind": "callable", "name": name, "trained": None}
     return Source("callable", name, facts, model=model, input_shape=input_shape[1:])
 
@@ -186,6 +189,7 @@ def _from_callable(text: str, input_shape: tuple[int, ...] | None) -> Source:
 
     if input_shape is None:
         raise SourceError(f"{text}: say how large its input is, such as --input-shape 1,3,224,224")
+    _check_size(text, input_shape)
     module_name, _, attribute = text.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -203,6 +207,14 @@ def _from_callable(text: str, input_shape: tuple[int, ...] | None) -> Source:
     name = attribute.rpartition(".")[2]
     facts = {"kind": "callable", "name": text, "trained": None}
     return Source("callable", name, facts, model=model, input_shape=input_shape[1:])
+
+
+def _check_size(name: str, input_shape: tuple[int, ...]) -> None:
+    if math.prod(input_shape[1:]) > LARGEST_INPUT:
+        raise SourceError(
+            f"{name}: an input of {list(input_shape)} is beyond what can be run; "
+            "name the shape of real images"
+        )
 
 
 def _nearest(path: Path) -> str:

@@ -229,6 +229,17 @@ def test_a_module_at_hand_is_a_source() -> None:
     assert (source.model, source.name, source.input_shape) == (module, "relu", (3, 8, 8))
 
 
+HUGE = (1, 3, 5_000_000, 5_000_000)
+
+
+def test_an_input_beyond_what_can_be_run_is_refused_before_anything_is_run() -> None:
+    words = r"an input of \[1, 3, 5000000, 5000000\] is beyond what can be run; name the shape"
+    with pytest.raises(SourceError, match=f"^networks:make: {words}"):
+        resolve_source("networks:make", HUGE)
+    with pytest.raises(SourceError, match=f"^relu: {words}"):
+        from_module(torch.nn.ReLU(), HUGE, "relu")
+
+
 def npz(path, **arrays):
     np.savez(path, **arrays)
     return path
