@@ -181,13 +181,14 @@ def staged_directory(destination: Path) -> Iterator[Path]:
 
     Raises:
         ArtifactError: `destination` exists and holds other files than an artifact's, so
-            replacing it could lose somebody's files.
+            replacing it could lose somebody's files; or nothing can be made there.
     """
     named, destination = destination, Path(os.path.realpath(destination))
     _check_replaceable(destination, named)
     made = [parent for parent in destination.parents if not parent.exists()]
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    with _making(named):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
     try:
         staged = scratch / "new"
         staged.mkdir()
@@ -207,6 +208,17 @@ def staged_directory(destination: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):  # it holds the artifact, or what another run wrote
                 parent.rmdir()
+
+
+@contextlib.contextmanager
+def _making(place: Path) -> Iterator[None]:
+    """Refuse a place in a file system that makes no files for us, such as /proc."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{place}: nothing can be made there ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _check_replaceable(directory: Path, named: Path) -> None:
@@ -253,11 +265,16 @@ def _written_files(directory: Path) -> frozenset[str] | None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place, then rename it: it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file beside its place, then rename it: it appears whole or not at all.
+
+    Raises:
+        ArtifactError: nothing can be made there.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        with _making(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(text, encoding="utf-8")
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -300,6 +301,35 @@ def test_a_link_stays_and_the_folder_that_it_points_to_is_written(is_there, tmp_
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "disk" / "model").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch) -> Path:
+    """A place in a folder that makes nothing, as /proc does for whoever may write to it."""
+    place, mkdir, open_ = tmp_path / "proc" / "x", os.mkdir, io.open
+    place.parent.mkdir()
+
+    def refused(call):
+        def maybe(path, *arguments, **keywords):
+            if str(path).startswith(f"{place.parent}{os.sep}"):
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+            return call(path, *arguments, **keywords)
+
+        return maybe
+
+    monkeypatch.setattr(os, "mkdir", refused(mkdir))
+    monkeypatch.setattr(io, "open", refused(open_))
+    return place
+
+
+@pytest.mark.parametrize("name", ["", "deep/out"])
+def test_a_place_where_nothing_can_be_made_is_refused(name, nowhere) -> None:
+    place = nowhere / name
+    words = r"x.*: nothing can be made there \(No such file or directory\); choose another --out"
+    with pytest.raises(ArtifactError, match=words), staged_directory(place):
+        pytest.fail("the block must not run")
+    with pytest.raises(ArtifactError, match=words):
+        write_text_atomically(place, "text")
 
 
 FAILURES = [ValueError("half-way"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")]

@@ -76,6 +76,10 @@ BAD = {
     "a folder of other files": (["clean.onnx", "--out", "."], "is not an exported folder"),
     "a file in the way": (["clean.onnx", "--out", "error.onnx/here"], "cannot write "),
     "a file itself": (["clean.onnx", "--out", "error.onnx"], "is not an exported folder"),
+    "an input beyond memory": (
+        ["networks:make", "--input-shape", "1,3,5000000,5000000"],
+        "beyond what can be run",
+    ),
     "what lint finds": (["error.onnx"], "BIB201"),
 }
 
