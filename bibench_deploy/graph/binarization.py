@@ -30,7 +30,8 @@ _POINTWISE = frozenset(
 # The longest binarization seen in public code takes 26 operators.
 _LONGEST_SLICE = 64
 
-# Beyond 1e4, straight-through arithmetic without a clip, (a·sign(x) − x) + x, loses its sign.
+# Beyond 1e4, straight-through arithmetic without a clip, (a·sign(x) − x) + x, loses its sign,
+# and polynomials overflow: what lies there counts only where it is exact.
 _POSITIVE_PROBES = np.unique(
     np.concatenate(
         [
@@ -42,6 +43,9 @@ _POSITIVE_PROBES = np.unique(
         ]
     ).astype(np.float32)
 )
+
+# How many numbers of each sign are probed beyond that: 20 or more between a number and its double.
+_FAR_PROBES = 2400
 
 # (α·sign(W) − c) + c with a clipped c of up to 1 rounds to 2^-24 of the larger of both, twice.
 _SAME_MAGNITUDE = 4 * 2.0**-24
@@ -292,9 +296,11 @@ def _probe(
 def _points(numbers: Sequence[npt.NDArray[np.generic]], bounds: Range) -> _Floats:
     """Ascending probes within the bounds: an even choice, and both sides of every constant."""
     special = [float(number) for number in numbers if number.dtype.kind in "fiu"]
-    edges = np.array([item for item in special if np.isfinite(item)], np.float32)
-    edges = np.concatenate([edges, -edges, edges / 2, edges * 2])
-    near = np.concatenate([np.nextafter(edges, np.float32(end)) for end in (-np.inf, np.inf)])
+    largest = float(np.finfo(np.float32).max)
+    exact = np.array([item for item in special if abs(item) <= largest], np.float64)
+    edges = np.concatenate([exact, -exact, exact / 2, exact * 2]).clip(-largest, largest)
+    edges = edges.astype(np.float32)
+    near = np.concatenate([np.nextafter(edges, np.float32(end)) for end in (-largest, largest)])
     positive = _POSITIVE_PROBES
     points = np.unique(np.concatenate([-positive, np.zeros(1, np.float32), positive, edges, near]))
     reach = _POSITIVE_PROBES[-1]
@@ -305,12 +311,31 @@ def _points(numbers: Sequence[npt.NDArray[np.generic]], bounds: Range) -> _Float
     return kept
 
 
+def _far_points(bounds: Range) -> _Floats:
+    """Ascending probes beyond the others and within the bounds, of every size up to the largest."""
+    last, largest = np.float32(_POSITIVE_PROBES[-1]), np.finfo(np.float32).max
+    keys = np.linspace(_ordered(last) + 1, _ordered(largest), _FAR_PROBES).astype(np.int64)
+    points = np.concatenate([_float_of(-keys[::-1]), _float_of(keys)])
+    inside: _Floats = points[(points >= bounds[0]) & (points <= bounds[1])]
+    return inside
+
+
 def _find_step(run: _Run, points: _Floats, bounds: Range) -> _Step | _Constant | None:
     outputs = run(points)
     if not np.isfinite(outputs).all():
         return None
-    if (outputs == outputs[0]).all():
+    far = _far_points(bounds)
+    far_outputs = run(far) if far.size else far
+    levels_held = np.unique(np.concatenate([outputs, far_outputs]))
+    if len(levels_held) == 1:
         return _Constant()
+    if len(levels_held) == 2 and np.isfinite(levels_held).all():
+        # No rounding anywhere: a step far out is a step as well, and a second one is one too many.
+        every = np.concatenate([points, far])
+        order = np.argsort(every)
+        points, outputs = every[order], np.concatenate([outputs, far_outputs])[order]
+    elif (outputs == outputs[0]).all():
+        return None
     levels = _Levels.of(points, outputs)
     if levels is None:
         return None

@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bibench_deploy.graph.binarization import Binarization, binary_weight, find_binarization
+from bibench_deploy.graph.binarization import (
+    Binarization,
+    binary_weight,
+    find_binarization,
+    is_always_one_value,
+)
 
 CONSTANTS = {
     "zero": 0.0, "one": 1.0, "minus": -1.0, "two": 2.0, "half": 0.5, "hundredth": 0.01,
@@ -281,6 +286,64 @@ def test_only_numbers_that_can_be_there_count(form, find) -> None:
 )
 def test_what_is_always_true_is_no_binarization(nodes, find) -> None:
     assert find(nodes) is None
+
+
+FAR = {
+    "x >= t": ("g = GreaterOrEqual(x, t)  y = Where(g, one, minus)", 1.0, 1.0),
+    "x < t": ("g = Less(x, t)  y = Where(g, one, minus)", -1.0, -1.0),
+    "behind a ReLU": (
+        "r = Relu(x)  g = GreaterOrEqual(r, t)  y = Where(g, one, minus)", 1.0, 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("threshold", [20000.0, 1e9, 2.0**100, 1e38])
+@pytest.mark.parametrize("form", FAR)
+def test_a_step_is_found_however_far_out_it_is(form, threshold, find) -> None:
+    nodes, high, at_threshold = FAR[form]
+    found = find(nodes, t=threshold)
+    assert found is not None
+    assert (found.threshold, found.high, found.at_threshold) == (
+        np.float32(threshold), high, at_threshold,
+    )  # fmt: skip
+
+
+def test_a_step_far_below_zero_is_found(find) -> None:
+    found = find("g = GreaterOrEqual(x, t)  y = Where(g, one, minus)", t=-30000.0)
+    assert found is not None
+    assert found.threshold == -30000
+
+
+def test_a_step_far_out_that_no_constant_shows_is_found(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4,3,3] x) => (float[1,4,3,3] y) {
+            m = Mul(x, hundredth)  g = GreaterOrEqual(m, t)  y = Where(g, one, minus) }""",
+        **CONSTANTS,
+        t=3e5,
+    )
+    found = find_binarization(model, model.graph.outputs[0], is_widest=True)
+    assert found is not None
+    assert found.source.name == "x"
+    assert found.threshold == pytest.approx(3e7, rel=1e-6)
+
+
+def test_a_window_whose_far_end_is_far_out_is_no_step(find) -> None:
+    nodes = "a = Greater(x, zero)  b = Less(x, t)  g = And(a, b)  y = Where(g, one, minus)"
+    assert find(nodes, t=20000.0) is None
+    assert find(nodes, t=1e30) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "is_constant"),
+    [
+        ("r = Relu(x)  g = GreaterOrEqual(r, zero)  y = Where(g, one, minus)", True),
+        ("r = Relu(x)  g = GreaterOrEqual(r, t)  y = Where(g, one, minus)", False),
+    ],
+)
+def test_only_what_is_one_number_everywhere_is_called_so(nodes, is_constant, make_graph) -> None:
+    model = make_graph(
+        f"g (float[1,4,3,3] x) => (float[1,4,3,3] y) {{ {nodes} }}", **CONSTANTS, t=20000.0
+    )
+    assert is_always_one_value(model, model.graph.outputs[0]) is is_constant
 
 
 # a · sign(x) with straight-through arithmetic, which rounds.
