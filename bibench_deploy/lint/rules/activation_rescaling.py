@@ -25,7 +25,8 @@ def _check(facts: BinaryConvFacts, _: Target) -> Iterator[Defect]:
         yield Defect(
             Severity.ERROR,
             f"re-scaled at run time by {facts.scale_source}, which is computed from its input",
-            "train with constant factors per channel (bireal, reactnet), or without (bnn)",
+            "train with constant factors per channel (bireal, reactnet) or without (bnn), or "
+            "export with --allow-unfused-scales, which runs it as float operators at extra cost",
         )
 
 

@@ -29,7 +29,8 @@ def _check(facts: BinaryConvFacts, target: Target) -> Iterator[Defect]:
     yield Defect(
         Severity.ERROR,
         f"a {facts.scale.value} scale on the output; {target.name} holds {held}",
-        "use one constant factor per output channel",
+        "use one constant factor per output channel, or export with --allow-unfused-scales, "
+        "which runs it as float operators at extra cost",
     )
 
 

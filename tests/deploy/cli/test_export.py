@@ -81,6 +81,7 @@ BAD = {
         "beyond what can be run",
     ),
     "what lint finds": (["error.onnx"], "BIB201"),
+    "a scale that is not folded": (["error.onnx"], "or export with --allow-unfused-scales, which"),
 }
 
 

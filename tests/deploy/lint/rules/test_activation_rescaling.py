@@ -17,6 +17,9 @@ def test_a_factor_computed_from_the_layers_input_is_an_error(findings_of) -> Non
     assert (finding.severity, finding.layer) == (Severity.ERROR, "conv")
     assert finding.message == "re-scaled at run time by k, which is computed from its input"
     assert "constant factors per channel" in finding.hint
+    assert finding.hint.endswith(
+        "export with --allow-unfused-scales, which runs it as float operators at extra cost"
+    )
 
 
 def test_a_constant_factor_per_channel_is_clean(findings_of) -> None:

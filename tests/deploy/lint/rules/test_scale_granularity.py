@@ -19,7 +19,10 @@ def test_a_factor_for_each_position_is_an_error(factor, findings_of) -> None:
     assert (finding.code, finding.rule) == ("BIB201", "scale-granularity")
     assert (finding.severity, finding.layer) == (Severity.ERROR, "conv")
     assert finding.message == "a spatial scale on the output; lce holds channel, none, tensor"
-    assert finding.hint == "use one constant factor per output channel"
+    assert finding.hint == (
+        "use one constant factor per output channel, or export with --allow-unfused-scales, "
+        "which runs it as float operators at extra cost"
+    )
 
 
 @pytest.mark.parametrize("factor", ["alpha", "half", "one"])
