@@ -47,8 +47,10 @@ def account_layers(
     Returns:
         Entries as the manifest lists them: `name`, `kind`, `weight_shape`, `intended_bits`,
         `intended_bytes`, `actual_bits`, `actual_bytes`, `kernel` (the operator in the file)
-        and `fused` (what else that operator does). What cannot be told is None: a float
-        layer that the converter merged with another.
+        and `fused` (what else that operator does). An operator that runs two equal layers
+        counts for the first of them; the other takes no bytes, and its kernel names the
+        first. What cannot be told is None: a float layer that the converter merged with
+        another.
     """
     operators: dict[str, list[TfliteOperator]] = {}
     convs = binary_convs(lowered)
@@ -61,6 +63,7 @@ def account_layers(
         operators.setdefault(source_layer(node), []).append(operator)
     intended = {conv.node: conv for conv in binary_convs(source)}
     entries = []
+    counted: dict[int, str] = {}
     for node in source.graph:
         weight = intended[node].weight if node in intended else _weight_of(node)
         if weight is None:
@@ -73,7 +76,7 @@ def account_layers(
                 "weight_shape": list(weight.shape),
                 "intended_bits": 1 if is_binary else 32,
                 "intended_bytes": _packed_bytes(weight) if is_binary else 4 * weight.size,
-                **_actual(operators.get(node.name or "", []), converted),
+                **_actual(operators.get(node.name or "", []), converted, counted, node.name or ""),
             }
         )
     return entries
@@ -97,22 +100,30 @@ def _weight_of(node: ir.Node) -> _Array | None:
     return np.asarray(weight.T if is_transposed else weight, np.float32)
 
 
-def _actual(operators: list[TfliteOperator], converted: TfliteModel) -> dict[str, Any]:
+def _actual(
+    operators: list[TfliteOperator], converted: TfliteModel, counted: dict[int, str], name: str
+) -> dict[str, Any]:
+    """What the file holds for a layer; `counted` has the layer of each operator told so far."""
     if not operators:
         return {"actual_bits": None, "actual_bytes": None, "kernel": None, "fused": []}
+    others = sorted({counted[id(node)] for node in operators if id(node) in counted})
+    own = [node for node in operators if id(node) not in counted]
+    counted.update((id(node), name) for node in own)
     constants = {
         index: tensor
-        for node in operators
+        for node in own
         for index in node.inputs[1:]
         if (tensor := converted.constant(index)) is not None
     }
-    filters = [constants[node.inputs[1]] for node in operators]
+    filters = [
+        tensor for node in operators if (tensor := converted.constant(node.inputs[1])) is not None
+    ]
     is_binary = all(node.name not in _OUTPUT_AXES for node in operators)
     names = list(dict.fromkeys(node.name for node in operators))
     return {
         "actual_bits": 1 if is_binary else max(_BITS[tensor.dtype] for tensor in filters),
         "actual_bytes": sum(len(tensor.data) for tensor in constants.values()),
-        "kernel": " + ".join(names),
+        "kernel": " + ".join(names) + (f" of {', '.join(others)}" if others else ""),
         "fused": _fused(operators, converted) if is_binary else [],
     }
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.facts import BinaryConv
+from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets.lce.channel_order import map_of_row
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, TfliteOperator
 
@@ -53,7 +55,8 @@ def prove_residency(
         is_rotated: whether kernels were turned by 180°.
 
     Returns:
-        One entry per layer, in the same order.
+        One entry per layer, in the same order. Layers of equal filters on equal signs may
+        share an operator.
 
     Raises:
         ConversionError: a layer became float; names each such layer.
@@ -69,6 +72,11 @@ def prove_residency(
             if chosen := (called if by_name else matches)[:1]:
                 found[index] = chosen[0]
                 candidates.remove(chosen[0])
+    # The converter computes once what two layers compute alike.
+    for index, conv in enumerate(convs):
+        twins = [other for other in found if other != index and _computes_same(convs[other], conv)]
+        if index not in found and twins:
+            found[index] = found[twins[0]]
     resident = [
         ResidentLayer(conv.facts.name, found[index])
         for index, conv in enumerate(convs)
@@ -84,6 +92,42 @@ def prove_residency(
             "report the model, since bibench should have refused it"
         )
     return resident
+
+
+def _computes_same(one: BinaryConv, other: BinaryConv) -> bool:
+    """Whether two layers give the same numbers: filters, windows and signs are equal."""
+    if not np.array_equal(one.weight, other.weight):
+        return False
+    pending: list[tuple[ir.Value | None, ir.Value | None]] = []
+    pending.append((one.node.outputs[0], other.node.outputs[0]))
+    seen: set[tuple[ir.Value, ir.Value]] = set()
+    while pending:
+        first, second = pending.pop()
+        if first is second:
+            continue
+        if first is None or second is None:
+            return False
+        if (first, second) in seen:
+            continue
+        seen.add((first, second))
+        arrays = constant_of(first), constant_of(second)
+        if arrays[0] is not None and arrays[1] is not None:
+            if arrays[0].dtype != arrays[1].dtype or not np.array_equal(arrays[0], arrays[1]):
+                return False
+            continue
+        nodes = first.producer(), second.producer()
+        if nodes[0] is None or nodes[1] is None or first.index() != second.index():
+            return False
+        if _operation(nodes[0]) != _operation(nodes[1]):
+            return False
+        pending.extend(zip(nodes[0].inputs, nodes[1].inputs, strict=True))
+    return True
+
+
+def _operation(node: ir.Node) -> tuple[object, ...]:
+    """What a node does, whatever it reads."""
+    attributes = sorted((name, str(item.value)) for name, item in node.attributes.items())
+    return node.domain, node.op_type, len(node.inputs), attributes
 
 
 def _operators_of(

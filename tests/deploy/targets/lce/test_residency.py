@@ -101,8 +101,41 @@ def test_the_wrong_orientation_is_no_proof(converted) -> None:
 
 def test_one_operator_proves_one_layer_only(converted) -> None:
     first, second, third = binary_convs(converted.lowered)
+    elsewhere = replace(second, weight=first.weight)
     with pytest.raises(ConversionError, match="left 1 of 4"):
-        prove_residency([first, second, third, first], read_tflite(converted.path), is_rotated=True)
+        prove_residency(
+            [first, second, third, elsewhere], read_tflite(converted.path), is_rotated=True
+        )
+
+
+def test_equal_layers_on_equal_signs_may_share_an_operator(make_graph, write_lce) -> None:
+    generator = np.random.default_rng(5)
+    weight = np.where(generator.standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
+    graph = make_graph(
+        """g (float[1,4,8,8] x) => (y) {
+            s = Sign(x)  t = Sign(x)  [one] a = Conv(s, w)  [two] b = Conv(t, v)
+            c = PRelu(a, slope)  d = Concat<axis=1>(c, b)
+            h = GlobalAveragePool(d)  y = Flatten(h) }""",
+        w=weight, v=weight, slope=generator.uniform(0.1, 0.9, (8, 1, 1)),
+    )  # fmt: skip
+    written = write_lce(graph)
+    file = read_tflite(written.files["model"])
+    assert [node.name for node in file.operators].count("LceBconv2d") == 1
+    lowered = TARGET.lower(graph)
+    one, two = prove_residency(binary_convs(lowered), file, is_rotated=False)
+    assert (one.name, two.name) == ("one", "two")
+    assert one.operator is two.operator
+    inputs = generator.standard_normal((2, 4, 8, 8)).astype(np.float32)
+    executed = written.execute(inputs)
+    seen = (executed.signs["one"], executed.signs["two"])
+    assert compare(graph, inputs, Observation(executed.outputs, seen), "LCE").flip_rate == 0
+    # The bytes that both share are counted once.
+    first, second = written.layers
+    assert first["kernel"] == "LceBconv2d"
+    assert first["actual_bytes"] >= first["intended_bytes"]
+    assert (second["kernel"], second["actual_bits"], second["actual_bytes"]) == (
+        "LceBconv2d of one", 1, 0,
+    )  # fmt: skip
 
 
 # Binarized by hand, as Larq does, but the layer's weight is not ±a: 1 in 100 is zero.
