@@ -59,16 +59,17 @@ def export_onnx(
             _check_output(model, output)
             # The optimiser of torch.onnx rewrites numbers (it deletes small additions, and
             # folds batch norm into ±1 weights), so it stays off.
-            program: Any = torch.onnx.export(
-                model,
-                (example_input,),
-                dynamo=True,
-                optimize=False,
-                external_data=False,
-                verbose=False,
-                input_names=["input"],
-                output_names=["output"],
-            )
+            with contextlib.redirect_stderr(io.StringIO()):  # there it prints traces that failed
+                program: Any = torch.onnx.export(
+                    model,
+                    (example_input,),
+                    dynamo=True,
+                    optimize=False,
+                    external_data=False,
+                    verbose=False,
+                    input_names=["input"],
+                    output_names=["output"],
+                )
     except SourceError:
         raise
     except Exception as error:  # torch raises whatever the module's own code raises
@@ -194,13 +195,15 @@ def _strip_metadata(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's remarks on its own deprecations and on torchvision from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep torch's remarks on itself, its deprecations and torchvision from the user."""
+    loggers = [logging.getLogger("torch"), logging.getLogger("torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,3 +1,4 @@
+import io
 import logging
 import sys
 import warnings
@@ -162,14 +163,21 @@ def test_weights_of_another_type_are_named_with_the_way_out(dtype, tmp_path) -> 
     )
 
 
-def test_a_branch_on_the_inputs_numbers_is_refused_with_the_way_out(tmp_path) -> None:
+def test_a_branch_on_the_inputs_numbers_is_refused_with_the_way_out(tmp_path, monkeypatch) -> None:
     class Branches(Plain):
         def forward(self, x):
             y = super().forward(x)
             return y if y.sum() > 0 else -y
 
+    printed, logger = io.StringIO(), logging.getLogger("torch")
+    monkeypatch.setattr(sys, "stderr", printed)
+    handler = logging.StreamHandler(printed)
+    for quiet in (logger, logging.getLogger("torch.fx.experimental.symbolic_shapes")):
+        monkeypatch.setattr(quiet, "handlers", [handler])
+    level = logger.level
     with pytest.raises(SourceError) as raised:
         export_onnx(Branches(), X, tmp_path / "m.onnx")
+    assert (printed.getvalue(), logger.level) == ("", level)
     assert str(raised.value) == (
         "Branches cannot be exported: its forward takes a branch that depends on the input's "
         "numbers; compute both sides and choose by torch.where"
