@@ -153,7 +153,7 @@ def _compared(row: Row, inputs: int, writer: Writer) -> Row:
         reference = write_onnx(from_module(network, shape, "network"), path)
         assert reference is not None
         graph = load_graph(path)
-        written = writer.write(TARGET.lower(graph, options), Path(folder), options, graph)
+        written = writer.write(TARGET.lower(graph), Path(folder), options, graph)
         comparison = Comparison(graph, images)
         by_torch = comparison.with_engine(reference.observe(graph, images), "PyTorch")
         seen = written.execute(images)

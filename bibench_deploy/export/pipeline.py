@@ -223,7 +223,7 @@ class _Export:
         is_twin = linted is None
         subject = "the FP32 twin" if is_twin else "the model"
         self._progress(f"converting {subject} for {self._target.title}")
-        lowered = self._target.lower(graph, self._options)
+        lowered = self._target.lower(graph)
         # An engine's converter may be a process of its own: PyTorch is compared meanwhile.
         with ThreadPoolExecutor(max_workers=1) as pool:
             writing = pool.submit(self._writer.write, lowered, directory, self._options, graph)
@@ -248,13 +248,13 @@ class _Export:
         answers = None if test_set is None else _Answers(test_set, self._model)
         accuracy = self._test(answers, written.execute)
         storage, unfused = None, None
+        if not is_twin and self._options.allow_unfused_scales:
+            self._progress("timing the scales that are not fused")
+            unfused = self._writer.measure_unfused_scales(lowered, written, self._options)
         # The twin is there to be compared with, so it keeps its 32 bits.
         if not is_twin and not self._options.is_exact:
             written, storage = self._store_smaller(written, seen, accuracy)
             accuracy = self._test(answers, written.execute)
-        if not is_twin and self._options.allow_unfused_scales:
-            self._progress("timing the scales that are not fused")
-            unfused = self._writer.measure_unfused_scales(lowered, written)
         # Written layers are those of the source, and so are those that were meant to be binary.
         resident = [layer["name"] for layer in written.layers if layer["actual_bits"] == 1]
         verification = {

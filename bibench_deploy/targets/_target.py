@@ -118,13 +118,14 @@ class Writer(Protocol):
         ...
 
     def measure_unfused_scales(
-        self, lowered: ir.Model, written: WrittenModel
+        self, lowered: ir.Model, written: WrittenModel, options: WriteOptions = DEFAULT_OPTIONS
     ) -> dict[str, Any] | None:
         """What scales cost that the engine does not fuse; None where it fuses all of them.
 
         Args:
             lowered: the graph that was written.
-            written: what `write` gave for it.
+            written: what `write` gave for it; before its weights are stored in fewer bits.
+            options: what the user chose.
         """
         ...
 
@@ -141,7 +142,7 @@ class Target(Protocol):
         """Every reason why the target cannot hold a model; empty where it can."""
         ...
 
-    def lower(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> ir.Model:
+    def lower(self, model: ir.Model) -> ir.Model:
         """A copy of the model in the form that this target writes."""
         ...
 

@@ -71,14 +71,10 @@ class LceTarget(Target):
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
         """See `capabilities.refusals`."""
-        lowered = self.lower(model, options)
+        lowered = self.lower(model)
         return refusals(model, lowered, options)
 
-    def lower(
-        self,
-        model: ir.Model,
-        options: WriteOptions = DEFAULT_OPTIONS,  # noqa: ARG002 - passes of scales read it
-    ) -> ir.Model:
+    def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
         lowered = model.clone()
         two_dimensional(lowered)
@@ -126,7 +122,7 @@ class _LceWriter:
         return self._written(lowered, source or lowered, directory, options, reply)
 
     def measure_unfused_scales(
-        self, lowered: ir.Model, written: WrittenModel
+        self, lowered: ir.Model, written: WrittenModel, options: WriteOptions = DEFAULT_OPTIONS
     ) -> dict[str, Any] | None:
         """See `unfused_cost.UnfusedCost`; None where every scale is fused."""
         count = len(unfused_nodes(lowered))
@@ -138,7 +134,8 @@ class _LceWriter:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "bare.onnx"
             ir.save(bare, path)
-            self._process.convert(path, Path(folder))
+            turns_input = options.input == "plain"
+            self._process.convert(path, Path(folder), turns_input=turns_input)
             other = Path(folder) / TFLITE_NAME
             cost = UnfusedCost(
                 layers=count,

@@ -133,7 +133,7 @@ def costs(make_graph, run_graph, lce_writer, tmp_path_factory):
         )
         used = {name: array for name, array in constants.items() if name in text}
         graph = make_graph(text, **used)
-        lowered = TARGET.lower(graph, ALLOWED)
+        lowered = TARGET.lower(graph)
         written = lce_writer.write(lowered, tmp_path_factory.mktemp("file"), ALLOWED)
         seen = written.execute(images, wants_signs=False).outputs
         expected = np.concatenate([run_graph(graph, image[None]) for image in images])
