@@ -71,6 +71,8 @@ def resolve_source(
     if is_best and not path.is_dir():
         raise SourceError(f"{text}: no run folder, and only a run keeps a best epoch")
     if text.endswith(".onnx"):
+        if path.is_dir():
+            raise SourceError(f"{text}: a folder, not a file; name the .onnx file in it")
         if not path.is_file():
             raise SourceError(f"{text}: no such file; {_nearest(path)}")
         facts = {"kind": "onnx", "name": path.stem, "trained": None}

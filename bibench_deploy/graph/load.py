@@ -141,6 +141,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         GraphError: as `load_graph`, shapes apart.
     """
+    if path.is_dir():
+        raise GraphError(f"{path}: a folder, not a file; name the .onnx file in it")
     if not path.is_file():
         raise GraphError(f"{path}: no such file; name an .onnx file")
     if path.stat().st_size > LARGEST_FILE_BYTES:
@@ -158,6 +160,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise GraphError(
             f"{path}: opset {opset} is older than {OLDEST_OPSET}; export it with a newer one"
         )
+    for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            if _lacks_shape(value):
+                raise GraphError(
+                    f'{path}: {kind} "{value.name}" has no shape; '
+                    "export the model with the shapes of its inputs and outputs"
+                )
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -181,6 +190,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise GraphError(
             f"{path}: cannot be read ({_first_line(error)}); export the model again"
         ) from error
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    """Whether the checker would refuse the value for it, without a word on which value."""
+    if value.type.WhichOneof("value") is None:
+        return True
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
 def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:

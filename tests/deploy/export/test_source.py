@@ -155,6 +155,14 @@ def test_a_missing_onnx_file_names_the_nearest_match(here) -> None:
         resolve_source("netwrk.onnx")
 
 
+def test_a_folder_called_as_an_onnx_file_is_told_as_a_folder(here) -> None:
+    (here / "net.onnx").mkdir()
+    with pytest.raises(
+        SourceError, match=r"^net\.onnx: a folder, not a file; name the \.onnx file"
+    ):
+        resolve_source("net.onnx")
+
+
 def test_a_folder_without_run_json_is_no_run(here) -> None:
     with pytest.raises(SourceError, match=r"models: a folder without run\.json, so no run"):
         resolve_source("models")

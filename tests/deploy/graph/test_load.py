@@ -31,7 +31,7 @@ def test_a_missing_file_is_named(tmp_path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path) -> None:
-    with pytest.raises(GraphError, match="no such file"):
+    with pytest.raises(GraphError, match=r"a folder, not a file; name the \.onnx file in it"):
         load_graph(tmp_path)
 
 
@@ -106,6 +106,20 @@ def test_an_input_that_is_one_number_is_refused(make_proto, tmp_path) -> None:
     for value in (proto.graph.input[0], proto.graph.output[0]):
         value.type.tensor_type.shape.ClearField("dim")
     with pytest.raises(GraphError, match='input "x" has no shape'):
+        load_graph(saved(proto, tmp_path))
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+@pytest.mark.parametrize("field", ["shape", "type"])
+def test_an_input_or_output_without_a_shape_is_named(end, field, make_proto, tmp_path) -> None:
+    proto = make_proto(PLAIN)
+    (value,) = getattr(proto.graph, end)
+    if field == "type":
+        value.ClearField("type")
+    else:
+        value.type.tensor_type.ClearField("shape")
+    words = f'model.onnx: {end} "{value.name}" has no shape; export the model with the shapes'
+    with pytest.raises(GraphError, match=words):
         load_graph(saved(proto, tmp_path))
 
 
