@@ -68,6 +68,40 @@ def near_misses(model: ir.Model) -> tuple[NearMiss, ...]:
     )
 
 
+def why_not_one_layer(model: ir.Model, node: ir.Node) -> str | None:
+    """Why a layer that reads signs is no binary one although its weights are binary.
+
+    Args:
+        model: the model.
+        node: a Conv, ConvTranspose, Gemm or MatMul that is no binary layer.
+
+    Returns:
+        The reason and what to do; None where its weights are not binary, or are a sum or a mean
+        over a window, or where it reads other numbers than signs.
+    """
+    weight, source = constant_of(node.inputs[1]), node.inputs[0]
+    if source is None or weight is None or weight.dtype != np.float32 or weight.ndim < 2:
+        return None
+    parts = binary_weight(weight.astype(np.float32, copy=False), _output_axis(node))
+    if parts is None or (parts[0] == parts[0].flat[0]).all():
+        return None
+    binarization = find_binarization(model, _before_layout(model, source))
+    if binarization is None:
+        return None
+    read = {
+        item
+        for mover in _movers(node, binarization)
+        for item in mover.inputs
+        if mover.op_type == "Concat" and item is not None
+    }
+    if any(find_binarization(model, item) is None for item in read):
+        return None
+    return (
+        f"reads the signs of {binarization.source.name}, and its weights are binary, but "
+        f"{_what_is_between(node, binarization)}"
+    )
+
+
 def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, tuple[ir.Node, ...]]:
     """Why a layer is no binary one, and the slice that its input's signs come from."""
     weight = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
@@ -85,7 +119,7 @@ def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, tuple[ir.Node
     if binarization is not None:
         return (
             "its weights and its input are binary, but they cannot be shown to be one layer: "
-            f"{_what_is_between(node)}"
+            f"{_what_is_between(node, binarization)}"
         ), nodes
     if (parts[0] == parts[0].flat[0]).all():
         return "", ()  # a mean or a sum over a window
@@ -110,11 +144,41 @@ def _before_layout(model: ir.Model, value: ir.Value) -> ir.Value:
     return value
 
 
-def _what_is_between(node: ir.Node) -> str:
+def _movers(node: ir.Node, binarization: Binarization) -> Iterator[ir.Node]:
+    """What stands between a layer and the signs that it reads, from the layer on."""
+    value = node.inputs[0]
+    while value is not None and value is not binarization.result:
+        mover = value.producer()
+        assert mover is not None
+        yield mover
+        value = mover.inputs[0]
+
+
+def _what_is_between(node: ir.Node, binarization: Binarization) -> str:
+    """Why a layer of binary weights and the signs that it reads are not one."""
     if node.op_type == "ConvTranspose":
         return "a transposed convolution has no binary form here"
     if len(node.inputs) > 2 and node.inputs[2] is not None and constant_of(node.inputs[2]) is None:
         return "its bias is computed"
+    is_padded = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    fillers = [0.0] if is_padded or any(node.attributes.get_ints("pads", ())) else []
+    for mover in _movers(node, binarization):
+        mode = mover.attributes.get_string("mode", "constant")
+        if mover.op_type == "MaxPool":
+            same = ", which gives the same" if binarization.half > 0 else ""
+            return f"{mover.name} pools them first; pool before the sign{same}"
+        if mover.op_type == "Concat":
+            return f"{mover.name} concatenates them with others; concatenate before the sign"
+        if mover.op_type == "Pad" and mode != "constant":
+            return f'{mover.name} pads them in mode "{mode}"; pad before the sign'
+        if mover.op_type == "Pad":
+            filler = constant_of(mover.inputs[2]) if len(mover.inputs) > 2 else None
+            fillers.append(0.0 if filler is None else float(filler.item()))
+    if set(fillers) - {binarization.low, binarization.middle, binarization.high}:
+        return (
+            f"its padding is neither of their levels, {binarization.low:g} and "
+            f"{binarization.high:g}, nor halfway between; pad before the sign"
+        )
     return "look at its padding and at the factors on its input"
 
 

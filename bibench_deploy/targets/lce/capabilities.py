@@ -13,6 +13,7 @@ import onnx_ir as ir
 from bibench_deploy.graph.binarization import find_binarization
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.graph.near_misses import why_not_one_layer
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, WriteOptions
 from bibench_deploy.targets.lce.float_operators import OPERATORS
 from bibench_deploy.targets.lce.float_operators._operator import computed_parameter
@@ -169,11 +170,13 @@ def _sign_refusal(model: ir.Model, node: ir.Node) -> str | None:
     while value is not None:
         binarization = find_binarization(model, value)
         if binarization is not None:
-            return _not_binary(node, str(binarization.source.name))
+            known = None if node.op_type == "ConvTranspose" else why_not_one_layer(model, node)
+            return known or _not_binary(node, str(binarization.source.name))
         mover = value.producer()
         is_passed = mover is not None and (mover.op_type in _MOVING or mover.op_type == "Pad")
         value = mover.inputs[0] if mover is not None and is_passed else None
-    return None
+    # Behind a pooling of signs, a layer of float weights is one in float; no other is.
+    return why_not_one_layer(model, node)
 
 
 def _not_binary(node: ir.Node, source: str) -> str:

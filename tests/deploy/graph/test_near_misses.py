@@ -9,6 +9,7 @@ CONSTANTS = {
     "w": SIGNS, "f": RNG.standard_normal((4, 4, 3, 3)), "mean": np.full((4, 1, 3, 3), 1 / 9),
     "ternary": SIGNS * (RNG.uniform(size=SIGNS.shape) > 0.8), "zero": 0.0, "one": 1.0,
     "minus": -1.0, "half": 0.5, "rows": RNG.standard_normal((4, 4)),
+    "amounts": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
     "per_input": np.arange(1.0, 5).reshape(1, 4, 1, 1),
 }  # fmt: skip
 GRAPH = "g (float[1,4,6,6] x) => (y) {{ {} }}"
@@ -30,6 +31,14 @@ MISSES = {
         ("conv", "its input is binary, but channel"),
     "s = Sign(x)  [conv] y = Conv(s, ternary)": ("conv", "most of its weights are 0"),
     "s = Sign(x)  [up] y = ConvTranspose(s, w)": ("up", "a transposed convolution"),
+    "s = Sign(x)  [pool] p = MaxPool<kernel_shape=[2,2]>(s)  [conv] y = Conv(p, w)":
+        ("conv", "pool pools them first; pool before the sign, which gives the same"),
+    's = Sign(x)  [around] p = Pad<mode="wrap">(s, amounts)  [conv] y = Conv(p, w)':
+        ("conv", 'around pads them in mode "wrap"; pad before the sign'),
+    "s = Sign(x)  t = Concat<axis=2>(s, x)  [conv] y = Conv(t, w)":
+        ("conv", "t concatenates them with others; concatenate before the sign"),
+    "g = Greater(x, zero)  s = Where(g, one, half)  [conv] y = Conv<pads=[1,1,1,1]>(s, w)":
+        ("conv", "its padding is neither of their levels, 0.5 and 1, nor halfway between"),
     "[sign] s = Sign(x)  y = GlobalAveragePool(s)":
         ("sign", "takes two values (-1 and 1), but no layer of binary weights reads it"),
     "g = GreaterOrEqual(x, zero)  [choice] s = Where(g, one, minus)  y = Add(s, x)":

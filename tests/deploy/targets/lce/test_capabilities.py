@@ -68,6 +68,22 @@ CASES = {
         "reads the signs of x, but its own weights are not binary", MAP,
         "s = Sign(x)  r = Reshape(s, flat)  y = MatMul(r, v)",
         "s = Sign(x)  r = Reshape(s, flat)  y = MatMul(r, v_signs)"),
+    "binary weights on signs that are padded around": (
+        'reads the signs of x, and its weights are binary, but p pads them in mode "wrap"', MAP,
+        's = Sign(x)  p = Pad<mode="wrap">(s, amounts)  y = Conv(p, w)',
+        'p = Pad<mode="wrap">(x, amounts)  s = Sign(p)  y = Conv(s, w)'),
+    "binary weights on levels that are padded with a third": (
+        "its padding is neither of their levels, 0.25 and 1, nor halfway between", MAP,
+        "g = Greater(x, zero)  s = Where(g, one, quarter)  y = Conv<pads=[1,1,1,1]>(s, w)",
+        "g = Greater(x, zero)  s = Where(g, one, quarter)  y = Conv(s, w)"),
+    "binary weights on pooled signs": (
+        "its weights are binary, but p pools them first; pool before the sign", MAP,
+        "s = Sign(x)  p = MaxPool<kernel_shape=[2,2]>(s)  y = Conv(p, w)",
+        "p = MaxPool<kernel_shape=[2,2]>(x)  s = Sign(p)  y = Conv(s, w)"),
+    "binary weights on concatenated signs": (
+        "its weights are binary, but c concatenates them with others", MAP,
+        "s = Sign(x)  n = Neg(s)  c = Concat<axis=3>(s, n)  y = Conv(c, w)",
+        "s = Sign(x)  c = Concat<axis=3>(s, x)  y = Conv(c, w)"),
     "transposed binary convolution": (
         "a transposed convolution of the signs of x", MAP,
         "s = Sign(x)  y = ConvTranspose(s, t_signs)", "y = ConvTranspose(x, t)"),
