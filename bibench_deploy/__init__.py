@@ -52,7 +52,7 @@ def export_model(
             hardened first.
         example_input: [1, C, H, W], [1, C, L] or [1, C], float32; only its shape counts.
         target: name of the target.
-        out: folder of the artifact; an artifact that is there is replaced.
+        out: folder of the artifact; an artifact that is there is replaced, if nothing else is.
         name: what the artifact is called; the class name unless given.
         baseline: whether to write the FP32 twin to `out`/fp32 too.
         verify: whether to prove parity; residency is proved always.
