@@ -228,7 +228,7 @@ def _check_replaceable(directory: Path, named: Path) -> None:
         directory: what would be replaced.
         named: the same place as the user named it.
     """
-    if not directory.exists():
+    if not os.path.lexists(directory):  # a link that leads nowhere is there
         return
     if not directory.is_dir() or (any(directory.iterdir()) and _written_files(directory) is None):
         raise ArtifactError(f"{named} exists and is not an exported folder; choose another --out")

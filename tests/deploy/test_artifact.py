@@ -303,6 +303,16 @@ def test_a_link_stays_and_the_folder_that_it_points_to_is_written(is_there, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
 
 
+def test_links_that_lead_to_each_other_are_refused(tmp_path) -> None:
+    (tmp_path / "out").symlink_to("back")
+    (tmp_path / "back").symlink_to("out")
+    with (
+        pytest.raises(ArtifactError, match="out exists and is not an exported folder"),
+        staged_directory(tmp_path / "out"),
+    ):
+        pytest.fail("the block must not run")
+
+
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch) -> Path:
     """A place in a folder that makes nothing, as /proc does for whoever may write to it."""
