@@ -380,3 +380,17 @@ def test_numbers_before_a_sign_that_are_not_finite_are_an_error(number, make_gra
     output, *_ = GraphRunner(model, forced=True).run_forced(INPUTS[:1], [first, second])
     with pytest.raises(ParityError, match="numbers that are not finite"):
         compare(model, INPUTS[:1], Observation(output, (first, second)), "LCE")
+
+
+def test_a_graph_may_give_several_rows_for_one_input(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,3,4] x) => (y) {
+            s = Sign(x)  r = Reshape(s, rows)  y = Gemm<transB=1>(r, w) }""",
+        rows=np.array([3, 4]),
+        w=np.where(RNG.standard_normal((5, 4)) >= 0, 1.0, -1.0),
+    )
+    inputs = seeded_inputs((1, 3, 4), 2, 0)
+    signs = np.where(inputs >= 0, np.float32(1), np.float32(-1))
+    observed = Observation(GraphRunner(model).run(inputs), (signs,))
+    assert observed.outputs.shape == (6, 5)
+    assert compare(model, inputs, observed, "LCE").max_abs_error_same_signs == 0
