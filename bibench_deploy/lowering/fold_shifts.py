@@ -27,6 +27,7 @@ import onnx_ir as ir
 from bibench_deploy.graph.facts import binary_convs, only_reader, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
+from bibench_deploy.lowering.fold_channel_affine import channel_step
 
 _Vector = npt.NDArray[np.float64]
 # What each node is to add to its output, one number per channel.
@@ -321,12 +322,12 @@ def _weight_of(node: ir.Node) -> _Vector:
 
 
 def _batch_norm(node: ir.Node) -> tuple[_Vector, _Vector]:
-    """A batch norm as factor · x + offset."""
-    gamma, beta, mean, variance = (
-        np.asarray(constant_of(item), dtype=np.float64) for item in node.inputs[1:]
-    )
-    factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    return factor, beta - factor * mean
+    """A batch norm of constants as factor · x + offset."""
+    source = node.inputs[0]
+    assert source is not None
+    step = channel_step(node, source, shape_of(source)[1])
+    assert step is not None
+    return step
 
 
 def _sum_of(plans: Iterable[_Plan | None]) -> _Plan | None:

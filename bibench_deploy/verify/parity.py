@@ -152,7 +152,7 @@ class Comparison:
                 f"{engine} gives outputs {list(observed.outputs.shape)}, the ONNX graph "
                 f"{list(own_outputs.shape)}; nothing was written"
             )
-        top1 = _top1(own_outputs) == _top1(observed.outputs)
+        top1 = top1_agreement(own_outputs, observed.outputs)
         max_error = float(np.abs(own_outputs - observed.outputs).max())
         for name, outputs in ((engine, observed.outputs), ("the ONNX graph", own_outputs)):
             if not np.isfinite(outputs).all():
@@ -161,11 +161,9 @@ class Comparison:
             same_signs_error, layers = self._on_equal_signs(observed, observed.signs, engine)
             total = sum(layer.signs for layer in layers)
             flip_rate = sum(layer.flips for layer in layers) / total
-            return Parity(
-                len(inputs), max_error, same_signs_error, float(top1.mean()), flip_rate, 0, layers
-            )
+            return Parity(len(inputs), max_error, same_signs_error, top1, flip_rate, 0, layers)
         self._check_hidden_signs(observed, engine)
-        return Parity(len(inputs), max_error, None, float(top1.mean()), None, None)
+        return Parity(len(inputs), max_error, None, top1, None, None)
 
     @property
     def _largest_output(self) -> float:
@@ -462,5 +460,7 @@ def _terms(source: ir.Value) -> list[ir.Value]:
     return list(found)
 
 
-def _top1(outputs: _Array) -> npt.NDArray[np.intp]:
-    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
+def top1_agreement(one: _Array, other: _Array) -> float:
+    """The share of rows [N, …] whose largest number is at the same place in both."""
+    places = [outputs.reshape(len(outputs), -1).argmax(axis=1) for outputs in (one, other)]
+    return float((places[0] == places[1]).mean())

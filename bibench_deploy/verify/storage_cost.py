@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bibench_deploy.targets._target import Execution
+from bibench_deploy.verify.parity import top1_agreement
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,11 @@ def measure_storage_cost(exact: Execution, smaller: Execution) -> StorageCost:
     """Compare what two files of one network computed for the same inputs."""
     largest = float(np.abs(exact.outputs).max()) or 1.0
     error = float(np.abs(exact.outputs - smaller.outputs).max()) / largest
-    top1 = _top1(exact.outputs) == _top1(smaller.outputs)
+    top1 = top1_agreement(exact.outputs, smaller.outputs)
     flips = total = 0
     for name, signs in exact.signs.items():
         is_read = ~np.isnan(signs)
         flips += int((signs != smaller.signs[name])[is_read].sum())
         total += int(is_read.sum())
     rate = flips / total if total else None
-    return StorageCost(len(exact.outputs), error, float(top1.mean()), rate)
-
-
-def _top1(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
+    return StorageCost(len(exact.outputs), error, top1, rate)
