@@ -3,6 +3,9 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two processes share the tests, each with one thread: a test that converts holds about 2 GB.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 # The newest release of larq-compute-engine has wheels for Python 3.10 to 3.12.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) and print("$(name)")' 2>/dev/null)))
 
@@ -25,10 +28,10 @@ demo: $(READY) ## train, export, prove, lint, profile, report on real images; wr
 	$(BIN)/bibench demo
 
 test: $(READY) ## all tests that finish in minutes
-	$(BIN)/python -m pytest
+	$(PYTEST) --dist loadfile
 
 test-slow: $(READY) ## the long tests: whole demo, large networks, bare installs
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) --dist loadgroup -m slow
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ magnitude.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,7 @@ class _Step:
 
 
 def find_binarization(
-    model: ir.Model, value: ir.Value, *, is_widest: bool = False
+    model: ir.Model, value: ir.Value, *, widest_for: Set[ir.Node] | None = None
 ) -> Binarization | None:
     """Find the tensor whose binarization `value` is.
 
@@ -121,24 +121,25 @@ def find_binarization(
     Args:
         model: the model, normalised as `load_graph` leaves it.
         value: a tensor that may be binary, such as a convolution's input.
-        is_widest: look for the longest slice of those that have the same levels, not for the
-            shortest: what stands before a step, such as a division, then is a part of it.
+        widest_for: look for the longest slice of those that have the same levels, not for the
+            shortest: what stands before a step, such as a division, then is a part of it, if
+            only the slice and these nodes read it.
 
     Returns:
         The binarization with the shortest slice that takes two values only. Where there is
         none, the shortest that takes a third value on its threshold alone; else None.
     """
-    found = _walk_back(model, value, is_widest)
+    found = _walk_back(model, value, widest_for)
     return found if isinstance(found, Binarization) else None
 
 
 def is_always_one_value(model: ir.Model, value: ir.Value) -> bool:
     """Whether pointwise operators make one value of every number: x >= 0 behind a ReLU."""
-    return isinstance(_walk_back(model, value, False), _Constant)
+    return isinstance(_walk_back(model, value, None), _Constant)
 
 
 def _walk_back(
-    model: ir.Model, value: ir.Value, is_widest: bool
+    model: ir.Model, value: ir.Value, widest_for: Set[ir.Node] | None
 ) -> Binarization | _Constant | None:
     nodes: list[ir.Node] = []
     leaves: list[ir.Value] = [value]
@@ -157,6 +158,8 @@ def _walk_back(
         for operand in producer.inputs:
             if operand is not None and constant_of(operand) is None and operand not in leaves:
                 leaves.append(operand)
+        if found is not None and widest_for is not None and _is_read(producer, nodes, widest_for):
+            break
         if len(leaves) != 1 or not _is_map_of(value, leaves[0]):
             continue
         slice_nodes = tuple(reversed(nodes))
@@ -168,19 +171,27 @@ def _walk_back(
         reached = Binarization(
             leaves[0], value, slice_nodes, step.low, step.high, step.at_threshold, step.threshold
         )
-        if found is None or _is_better(reached, found, is_widest):
+        if found is None or _is_better(reached, found, is_widest=widest_for is not None):
             found = reached
-        if step.is_clean and not is_widest:
+        if step.is_clean and widest_for is None:
             break
     return found
 
 
-def _is_better(reached: Binarization, found: Binarization, is_widest: bool) -> bool:
+def _is_better(reached: Binarization, found: Binarization, *, is_widest: bool) -> bool:
     is_clean = reached.at_threshold in (reached.low, reached.high)
     was_clean = found.at_threshold in (found.low, found.high)
     if is_clean != was_clean:
         return is_clean
     return is_widest and (reached.low, reached.high) == (found.low, found.high)
+
+
+def _is_read(node: ir.Node, within: Sequence[ir.Node], signs: Set[ir.Node]) -> bool:
+    """Whether something else than a slice and the signs reads what a node gives."""
+    output = node.outputs[0]
+    return output.is_graph_output() or any(
+        use.node not in within and use.node not in signs for use in output.uses()
+    )
 
 
 def _place(order: dict[ir.Node, int], value: ir.Value) -> int:

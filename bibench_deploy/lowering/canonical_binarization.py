@@ -45,15 +45,18 @@ def canonical_binarization(model: ir.Model, *, is_widest: bool = False) -> None:
     """
     rewriter = _Rewriter(model.graph)
     convs = binary_convs(model)
-    for conv in [_widened(model, conv) for conv in convs] if is_widest else convs:
+    if is_widest:
+        signs = {node for conv in convs for node in conv.binarization.nodes}
+        convs = [_widened(model, conv, signs) for conv in convs]
+    for conv in convs:
         rewriter.rewrite(conv)
     # The old signs have no reader left; they would still count as readers of their source.
     RemoveUnusedNodesPass()(model)
 
 
-def _widened(model: ir.Model, conv: BinaryConv) -> BinaryConv:
-    """The layer with the longest slice of operators that makes its signs."""
-    widest = find_binarization(model, conv.binarization.result, is_widest=True)
+def _widened(model: ir.Model, conv: BinaryConv, signs: set[ir.Node]) -> BinaryConv:
+    """The layer with the longest slice of operators that makes signs and nothing else."""
+    widest = find_binarization(model, conv.binarization.result, widest_for=signs)
     return conv if widest is None else dataclasses.replace(conv, binarization=widest)
 
 

@@ -52,6 +52,20 @@ def test_the_line_names_what_is_more_and_what_is_less(against: ModuleType) -> No
     )
 
 
+@pytest.mark.slow
+def test_the_operators_and_the_size_are_those_of_a_model_written_by_hand(
+    against: ModuleType, tmp_path: Path
+) -> None:
+    from bibench_deploy.targets.lce.flatbuffer import read_tflite
+
+    against.write_models(tmp_path)
+    ours, theirs = (tmp_path / f"{name}.tflite" for name in ("resnet18", "larq_resnet18"))
+    names = [tuple(node.name for node in read_tflite(path).operators) for path in (ours, theirs)]
+    # In Keras a strided 1×1 shortcut reads other pixels than in PyTorch: ours picks PyTorch's.
+    assert against.operators_between(*names) == ({"REVERSE_V2": 1, "STRIDED_SLICE": 3}, {})
+    assert ours.stat().st_size - theirs.stat().st_size <= against.MOST_BYTES
+
+
 def test_the_examples_in_the_text_are_right(against: ModuleType) -> None:
     interleaved = importlib.import_module("benchmarks._interleaved")
     for module in (against, interleaved):

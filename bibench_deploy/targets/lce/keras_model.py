@@ -67,7 +67,9 @@ class KerasBuilder(KerasGraph):
         for value in self._graph.outputs:
             tensor = self.tensors[value]
             results.append(self.turned(tensor) if len(shape_of(value)) == 4 else tensor)
-        return self.tf.keras.Model(entry, results if len(results) > 1 else results[0])
+        outputs = results if len(results) > 1 else results[0]
+        # Each tensor in the .tflite file is named after it first, and names are cut at 50.
+        return self.tf.keras.Model(entry, outputs, name="net")
 
     def _translate(self, node: ir.Node) -> None:
         if node in self._binary:
@@ -157,7 +159,9 @@ class KerasBuilder(KerasGraph):
         padding, window = self._plan.layers[node], window_of(node)
         rows, columns = padding.cut(window)
         if {(rows.start, rows.step), (columns.start, columns.step)} != {(0, 1)}:
-            tensor = tensor[:, rows, columns, :]
+            begin, steps = [0, rows.start, columns.start, 0], [1, rows.step, columns.step, 1]
+            # Every axis to its end. Names go into the file: subscripts have long ones.
+            tensor = self.tf.strided_slice(tensor, begin, [0] * 4, steps, end_mask=15)
         # A strided slice costs less than a strided 1×1 window.
         is_picked = (rows.step, columns.step) != (1, 1)
         strides = (1, 1) if is_picked else window.strides

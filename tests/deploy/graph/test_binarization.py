@@ -243,7 +243,7 @@ def test_the_widest_slice_takes_in_what_stands_before_the_step(form, make_graph)
         **CONSTANTS,
         shift=np.arange(4.0).reshape(1, 4, 1, 1),
     )
-    found = find_binarization(model, model.graph.outputs[0], is_widest=True)
+    found = find_binarization(model, model.graph.outputs[0], widest_for=set())
     assert found is not None
     assert (found.source.name, found.threshold) == (source, pytest.approx(threshold, rel=1e-9))
     assert (found.low, found.high) == (-1, 1)
@@ -307,6 +307,21 @@ def test_a_step_is_found_however_far_out_it_is(form, threshold, find) -> None:
     )  # fmt: skip
 
 
+def test_the_widest_slice_ends_where_something_else_reads_a_part_of_it(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4,3,3] x) => (float[1,4,3,3] y, float[1,4,3,3] z) {
+            d = Div(x, two)  h = Tanh(d)  y = Sign(h)  z = Neg(h) }""",
+        **CONSTANTS,
+    )
+    sign, other = (value.producer() for value in model.graph.outputs)
+    found = find_binarization(model, sign.outputs[0], widest_for=set())
+    assert found is not None
+    assert found.source.name == "h"
+    found = find_binarization(model, sign.outputs[0], widest_for={other})
+    assert found is not None
+    assert found.source.name == "x"
+
+
 def test_a_step_far_below_zero_is_found(find) -> None:
     found = find("g = GreaterOrEqual(x, t)  y = Where(g, one, minus)", t=-30000.0)
     assert found is not None
@@ -320,7 +335,7 @@ def test_a_step_far_out_that_no_constant_shows_is_found(make_graph) -> None:
         **CONSTANTS,
         t=3e5,
     )
-    found = find_binarization(model, model.graph.outputs[0], is_widest=True)
+    found = find_binarization(model, model.graph.outputs[0], widest_for=set())
     assert found is not None
     assert found.source.name == "x"
     assert found.threshold == pytest.approx(3e7, rel=1e-6)

@@ -260,3 +260,17 @@ def test_the_widest_sign_leaves_out_what_stands_before_it(before, make_graph, ru
     assert (operator in [node.op_type for node in model.graph]) == (operator == "Neg")
     assert len(binary_convs(model)) == layers
     np.testing.assert_allclose(run_graph(model, x), expected, atol=1e-5)
+
+
+def test_a_clip_that_a_shortcut_reads_too_stays_before_the_sign(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4,5,5] x) => (y) {
+            h = Clip(x, minus, one)  s = Sign(h)
+            a = Conv<pads=[1,1,1,1]>(s, w)  y = Add(a, h) }""",
+        w=np.where(RNG.standard_normal((4, 4, 3, 3)) >= 0, 1.0, -1.0),
+        minus=-1.0,
+        one=1.0,
+    )
+    canonical_binarization(model, is_widest=True)
+    (conv,) = binary_convs(model)
+    assert conv.facts.source == "h"
