@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execute,
     Execution,
+    Refusal,
     Target,
     WriteOptions,
     Writer,
@@ -158,33 +159,20 @@ def write_onnx(source: Source, path: Path) -> Reference | None:
     return Reference(model, export_onnx(model, torch.zeros(1, *source.input_shape), path))
 
 
-# Rules about scales that a target cannot fold.
-_SCALE_RULES = ("BIB201", "BIB202")
-
-
 def check_held(
     graph: ir.Model, target: Target, options: WriteOptions = DEFAULT_OPTIONS
 ) -> LintResult:
     """Lint a graph for a target, and refuse what the target cannot hold.
 
-    Where unfused scales are allowed, what lint says of them is a warning.
-
     Raises:
-        LoweringError: with every reason at once.
+        LoweringError: with every reason at once, each with the code of its rule.
     """
-    linted = lint_graph(graph, target)
-    if options.allow_unfused_scales:
-        findings = tuple(
-            replace(finding, severity=Severity.WARNING) if finding.code in _SCALE_RULES else finding
-            for finding in linted.findings
-        )
-        linted = replace(linted, findings=findings)
-    errors = [
-        f"{finding.layer}: {finding.code} {finding.message}; {finding.hint}"
+    linted = lint_graph(graph, target, options)
+    reasons = [
+        str(Refusal(finding.rule, finding.layer, f"{finding.code} {finding.message}", finding.hint))
         for finding in linted.findings
         if finding.severity is Severity.ERROR
     ]
-    reasons = errors or target.refusals(graph, options)
     if reasons:
         raise LoweringError(target.name, reasons)
     return linted

@@ -49,6 +49,34 @@ DEFAULT_OPTIONS = WriteOptions()
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """One reason why a target cannot hold a model: what lint reports as an error.
+
+    `str` gives it in one line, as export prints it.
+
+    Attributes:
+        rule: name of the lint rule that explains it, such as `scale-granularity`.
+        node: name of the node in the .onnx file; empty where it is the graph as a whole.
+        message: what was found.
+        hint: what to do.
+
+    Example:
+        >>> print(Refusal("groups", "conv1", "64 groups, and LCE holds 32", "use fewer"))
+        conv1: 64 groups, and LCE holds 32; use fewer
+    """
+
+    rule: str
+    node: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return (f"{self.node}: " if self.node else "") + "; ".join(
+            text for text in (self.message, self.hint) if text
+        )
+
+
+@dataclass(frozen=True)
 class Execution:
     """What a written model computed for a batch of inputs, in PyTorch's layout.
 
@@ -138,8 +166,11 @@ class Target(Protocol):
     #: Granularities of scale that fold into the engine's binary convolution.
     held_scales: frozenset[Any]
 
-    def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
-        """Every reason why the target cannot hold a model; empty where it can."""
+    def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
+        """Every reason why the target cannot hold a model; empty where it can.
+
+        Export refuses these and lint reports these, so that the two cannot disagree.
+        """
         ...
 
     def lower(self, model: ir.Model) -> ir.Model:

@@ -14,20 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bibench_deploy.graph.facts import BinaryConvFacts
 from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
 from bibench_deploy.lint.rules._rule import Defect, Rule
-from bibench_deploy.targets._target import Target
 
 
-def _check(facts: BinaryConvFacts, _: Target) -> Iterator[Defect]:
-    if facts.is_rescaled_by_activation:
-        yield Defect(
-            Severity.ERROR,
-            f"re-scaled at run time by {facts.scale_source}, which is computed from its input",
-            "train with constant factors per channel (bireal, reactnet) or without (bnn), or "
-            "export with --allow-unfused-scales, which runs it as float operators at extra cost",
-        )
+def _check(network: Network) -> Iterator[Defect]:
+    for facts in network.layers:
+        if facts.is_rescaled_by_activation:
+            yield Defect(
+                facts.name,
+                Severity.WARNING,
+                f"re-scaled at run time by {facts.scale_source}, which is computed from its input: "
+                "float operators over the whole map",
+                "train with constant factors per channel (bireal, reactnet) or without (bnn)",
+            )
 
 
 RULE = Rule("BIB202", "activation-rescaling", _check)

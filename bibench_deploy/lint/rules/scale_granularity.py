@@ -16,22 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bibench_deploy.graph.facts import BinaryConvFacts
 from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
 from bibench_deploy.lint.rules._rule import Defect, Rule
-from bibench_deploy.targets._target import Target
 
 
-def _check(facts: BinaryConvFacts, target: Target) -> Iterator[Defect]:
-    if facts.scale in target.held_scales or facts.is_rescaled_by_activation:
-        return
-    held = ", ".join(sorted(scale.value for scale in target.held_scales))
-    yield Defect(
-        Severity.ERROR,
-        f"a {facts.scale.value} scale on the output; {target.name} holds {held}",
-        "use one constant factor per output channel, or export with --allow-unfused-scales, "
-        "which runs it as float operators at extra cost",
-    )
+def _check(network: Network) -> Iterator[Defect]:
+    for facts in network.layers:
+        if facts.scale not in network.target.held_scales and not facts.is_rescaled_by_activation:
+            yield Defect(
+                facts.name,
+                Severity.WARNING,
+                f"a {facts.scale.value} scale on the output: float operators over the whole map",
+                "use one constant factor per output channel",
+            )
 
 
 RULE = Rule("BIB201", "scale-granularity", _check)

@@ -15,20 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bibench_deploy.graph.facts import BinaryConvFacts
 from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
 from bibench_deploy.lint.rules._rule import Defect, Rule
-from bibench_deploy.targets._target import Target
 
 
-def _check(facts: BinaryConvFacts, target: Target) -> Iterator[Defect]:
-    if facts.at_threshold != 0:
-        return
-    yield Defect(
-        Severity.WARNING,
-        f"{facts.threshold:g} becomes 0 here, and +1 on {target.name}",
-        "binarize by torch.where(x >= 0, 1.0, -1.0)",
-    )
+def _check(network: Network) -> Iterator[Defect]:
+    for facts in network.layers:
+        if facts.at_threshold == 0:
+            yield Defect(
+                facts.name,
+                Severity.WARNING,
+                f"{facts.threshold:g} becomes 0 here, and +1 on {network.target.name}",
+                "binarize by torch.where(x >= 0, 1.0, -1.0)",
+            )
 
 
 RULE = Rule("BIB101", "sign-of-zero", _check)

@@ -38,6 +38,7 @@ from bibench_deploy.lowering.unfused_scales import (
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
+    Refusal,
     Target,
     WriteOptions,
     Writer,
@@ -69,10 +70,9 @@ class LceTarget(Target):
     title = "Larq Compute Engine"
     held_scales = HELD_SCALES
 
-    def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[str]:
+    def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """See `capabilities.refusals`."""
-        lowered = self.lower(model)
-        return refusals(model, lowered, options)
+        return refusals(self, model, self.lower(model), options)
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""

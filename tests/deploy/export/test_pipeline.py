@@ -446,7 +446,7 @@ def test_a_lint_error_refuses_the_export_with_code_and_layer(make_proto, tmp_pat
 
 
 def test_what_the_target_cannot_hold_refuses_the_export(make_proto, tmp_path) -> None:
-    with pytest.raises(LoweringError, match="y: operator Hardmax is not supported"):
+    with pytest.raises(LoweringError, match="y: BIB505 operator Hardmax is not supported"):
         export_source(
             refused(make_proto, tmp_path, "y = Hardmax(x)"), target="lce", out=tmp_path / "o"
         )

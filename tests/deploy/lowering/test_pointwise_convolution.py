@@ -92,7 +92,7 @@ def test_a_scale_per_token_is_no_scale_per_channel(make_graph) -> None:
     )
     assert binary_convs(model)[0].facts.scale is Granularity.SPATIAL
     (reason,) = TARGET.refusals(model)
-    assert "a spatial scale does not fold" in reason
+    assert reason.rule == "scale-granularity"
 
 
 THROUGH_LCE = {

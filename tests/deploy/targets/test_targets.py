@@ -6,6 +6,7 @@ import pytest
 from bibench_deploy import targets
 from bibench_deploy.errors import UnknownNameError
 from bibench_deploy.graph.facts import Granularity, binary_convs
+from bibench_deploy.targets._target import WriteOptions
 
 SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
 LAYER = "g (float[1,4,8,8] x) => (y) {{ s = Sign(x)  {}  y = Relu(c) }}"
@@ -44,18 +45,18 @@ def test_what_a_target_cannot_hold_is_refused_with_the_node_and_a_next_step(
     model = make_graph(
         "g (float[1,4,8,8] x) => (y) { [odd_one] h = Hardmax(x)  y = Relu(h) }",
     )
-    (reason,) = target.refusals(model)
-    assert reason.startswith("odd_one: ")
-    assert "Hardmax" in reason
-    assert ";" in reason
+    (refusal,) = target.refusals(model)
+    assert (refusal.rule, refusal.node) == ("unsupported-operator", "odd_one")
+    assert "Hardmax" in refusal.message
+    assert refusal.hint
+    assert str(refusal) == f"odd_one: {refusal.message}; {refusal.hint}"
 
 
 def test_every_reason_is_given_at_once(target, make_graph) -> None:
     model = make_graph(
         "g (float[1,4,8,8] x) => (y) { [one] h = Hardmax(x)  [two] i = Asinh(h)  y = Relu(i) }"
     )
-    named = [reason.partition(":")[0] for reason in target.refusals(model)]
-    assert named == ["one", "two"]
+    assert [refusal.node for refusal in target.refusals(model)] == ["one", "two"]
 
 
 def test_lowering_works_on_a_copy(target, make_graph) -> None:
@@ -75,3 +76,22 @@ def test_lowering_keeps_what_is_computed(target, make_graph, run_graph) -> None:
     x = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
     expected = run_graph(model, x)
     np.testing.assert_allclose(run_graph(target.lower(model), x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_scales_that_do_not_fold_are_refused_for_every_target_unless_allowed(
+    target, make_graph
+) -> None:
+    model = make_graph(
+        """g (float[1,4,8,8] x) => (y) {
+            s = Sign(x)  [spatial] a = Conv(s, w)  b = Mul(a, rows)
+            k = Abs(b)  m = ReduceMean(k, axes)
+            t = Sign(b)  [dynamic] c = Conv(t, v)  y = Mul(c, m) }""",
+        w=SIGNS,
+        v=np.concatenate([SIGNS, SIGNS], axis=1),
+        rows=np.linspace(0.5, 2, 6).reshape(6, 1),
+        axes=np.array([1, 2, 3]),
+    )
+    refused = [(refusal.rule, refusal.node) for refusal in target.refusals(model)]
+    assert refused[:2] == [("scale-granularity", "spatial"), ("activation-rescaling", "dynamic")]
+    allowed = target.refusals(model, WriteOptions(allow_unfused_scales=True))
+    assert not {"scale-granularity", "activation-rescaling"} & {item.rule for item in allowed}

@@ -26,10 +26,6 @@ class FloatOperator:
     check: Callable[[ir.Node], str | None] = lambda _: None
     parameters: tuple[int, ...] = ()
 
-    def refusal(self, node: ir.Node) -> str | None:
-        """The reason why a node cannot be held and what to do, or None."""
-        return computed_parameter(node, self.parameters) or self.check(node)
-
 
 def computed_parameter(node: ir.Node, indices: tuple[int, ...]) -> str | None:
     """The reason why a node cannot be held whose inputs at `indices` are not all constants."""

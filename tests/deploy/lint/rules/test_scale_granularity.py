@@ -41,6 +41,7 @@ def test_a_factor_computed_elsewhere_is_an_error(make_graph) -> None:
         w=np.ones((8, 4, 3, 3)),
         **CONSTANTS,
     )
-    (finding,) = lint_graph(model, TARGET).findings
-    assert (finding.code, finding.severity) == ("BIB201", Severity.ERROR)
-    assert "a dynamic scale" in finding.message
+    inputs, scale = lint_graph(model, TARGET).findings
+    assert (scale.code, scale.severity) == ("BIB201", Severity.ERROR)
+    assert "a dynamic scale" in scale.message
+    assert (inputs.rule, inputs.layer) == ("several-inputs", "")

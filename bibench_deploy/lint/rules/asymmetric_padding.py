@@ -1,0 +1,15 @@
+"""BIB302 asymmetric-padding: the padding of a layer differs between its two sides or its two axes.
+
+daBNN stores one padding for height and one for width; export for other engines keeps all four.
+
+Bad:   F.pad(x, (0, 1, 0, 1)) before a convolution   # for daBNN
+Good:  nn.Conv2d(…, padding=1)
+
+Rests on: BinConv2D and FpConv2D of daBNN's format, which read two numbers of padding.
+"""
+
+from __future__ import annotations
+
+from bibench_deploy.lint.rules._rule import Rule
+
+RULE = Rule("BIB302", "asymmetric-padding")

@@ -1,0 +1,18 @@
+"""BIB105 changed-signs: signs are changed on their way to a layer of binary weights.
+
+Signs that are pooled, concatenated, or padded with another number on their way are no longer
+the packed bits that a binary convolution reads. The same done before the sign computes the
+same, or nearly, and costs nothing.
+
+Bad:   conv(torch.cat([sign(a), sign(b)], 1), sign(w))
+Good:  conv(sign(torch.cat([a, b], 1)), sign(w))
+
+Rests on: LCE's converter, which matches LceQuantize directly in front of the convolution
+(larq-compute-engine 0.16, by experiment).
+"""
+
+from __future__ import annotations
+
+from bibench_deploy.lint.rules._rule import Rule
+
+RULE = Rule("BIB105", "changed-signs")

@@ -1,0 +1,15 @@
+"""BIB307 transposed-convolution: a transposed convolution that reads signs.
+
+No engine has a binary transposed convolution: the signs are unpacked and the layer runs in float.
+
+Bad:   F.conv_transpose2d(sign(x), sign(w), stride=2)
+Good:  conv(sign(F.interpolate(x, scale_factor=2)), sign(w), padding=1)
+
+Rests on: LCE's operators (LceBconv2d, LceBMaxPool2d, LceQuantize, LceDequantize) and daBNN's.
+"""
+
+from __future__ import annotations
+
+from bibench_deploy.lint.rules._rule import Rule
+
+RULE = Rule("BIB307", "transposed-convolution")
