@@ -4,6 +4,7 @@
     ├── UnknownNameError   a name of no target, rule, device, format or preset
     ├── SourceError        a SOURCE that is missing or is not what its form promises
     ├── GraphError         an .onnx file that cannot be read, or holds what we cannot read
+    ├── OptionError        an export option that the chosen target does not have
     ├── LoweringError      a graph that a target cannot hold, with every reason at once
     ├── ConversionError    an engine's converter that failed or fell back to float
     ├── ParityError        an artifact whose outputs differ from its source
@@ -44,6 +45,19 @@ class SourceError(DeployError):
 
 class GraphError(DeployError):
     """An .onnx file that cannot be read, or whose content bibench cannot use."""
+
+
+class OptionError(DeployError):
+    """An export option that the chosen target does not have; names the targets that do."""
+
+    def __init__(self, option: str, target: str, holders: Sequence[str]) -> None:
+        self.option = option
+        self.target = target
+        self.holders = tuple(holders)
+        super().__init__(
+            f"target {target} has no --{option.replace('_', '-')} (it is for "
+            f"{', '.join(self.holders)}); leave it out"
+        )
 
 
 class LoweringError(DeployError):

@@ -200,7 +200,7 @@ def _print_results(results: Results) -> None:
             Text(label),
             str(cell.key.threads),
             f"{cell.latency_ms.p50:.3f}",
-            f"{cell.latency_ms.p90:.3f}",
+            "" if cell.latency_ms.p90 is None else f"{cell.latency_ms.p90:.3f}",
             "" if speed_up is None else f"{speed_up:.2f}×",
             f"{artifact.size_bytes / 1e6:.2f}",
             cell.verdict,

@@ -80,11 +80,13 @@ def export_source(
         progress: is told what is being done, one phrase at a time.
 
     Raises:
+        OptionError: an option that the target does not have.
         LoweringError: the target cannot hold the model; names every layer in the way.
         ConversionError: the engine's converter failed, or a binary layer became float.
         ParityError: the result does not compute what the source computes.
     """
     writer_target = targets.load(target)
+    targets.check_options(writer_target, options)
     with writer_target.open_writer() as writer, staged_directory(out) as directory:
         onnx_path = directory / "model.onnx"
         progress("writing ONNX")
@@ -221,7 +223,9 @@ class _Export:
         if self._inputs is not None:
             self._progress(f"comparing ONNX Runtime with {self._target.title} for {subject}")
             seen = written.execute(self._inputs)
-            signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
+            signs = None
+            if seen.signs:
+                signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
             # With the graph itself, not the lowered one: the proof covers the lowering too.
             onnx_to_target = comparison.with_engine(
                 Observation(seen.outputs, signs), self._target.title

@@ -17,7 +17,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from bibench_deploy.errors import ResultsError
-from bibench_deploy.profiling.statistics import Latency, judge, summarize
+from bibench_deploy.profiling.statistics import (
+    Aggregate,
+    Latency,
+    judge,
+    summarize,
+    summarize_aggregates,
+)
 
 SCHEMA_VERSION = 1
 
@@ -112,14 +118,15 @@ class Block:
         key: its cell.
         block: counts from 0 in its cell.
         runtime: name, version, sha256, binary_kernel, float_kernel, and what else counts.
-        samples_ms: every timed inference, in order; at least one.
+        samples_ms: every timed inference, in order; empty only where there is an `aggregate`.
         warmup_count: inferences before them.
-        warmup_settled: whether those had come to take the same time.
+        warmup_settled: whether those had come to take the same time; None where nothing looked.
         other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
             None where unknown.
         init_ms: from the model's bytes to an interpreter that can run.
         peak_memory_mib: of the process; None where unknown.
         note: what a reader of the figure must know, or None.
+        aggregate: what a runner that keeps no samples gives in their place, else None.
     """
 
     key: CellKey
@@ -127,11 +134,12 @@ class Block:
     runtime: Mapping[str, Any]
     samples_ms: tuple[float, ...]
     warmup_count: int
-    warmup_settled: bool
+    warmup_settled: bool | None
     other_load: float | None
     init_ms: float
     peak_memory_mib: float | None
     note: str | None
+    aggregate: Aggregate | None = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +214,14 @@ def summarize_cell(blocks: Sequence[Block]) -> Cell:
     """
     if not blocks:
         raise ValueError("a cell needs at least one block")
-    latency_ms = summarize([block.samples_ms for block in blocks])
-    settled = sum(block.warmup_settled for block in blocks)
+    aggregates = [block.aggregate for block in blocks if block.aggregate is not None]
+    if aggregates:
+        latency_ms = summarize_aggregates(aggregates)
+        sample_count = sum(aggregate.count for aggregate in aggregates)
+    else:
+        latency_ms = summarize([block.samples_ms for block in blocks])
+        sample_count = sum(len(block.samples_ms) for block in blocks)
+    settled = sum(block.warmup_settled is not False for block in blocks)
     loads = [block.other_load for block in blocks if block.other_load is not None]
     other_load = median(loads) if loads else None
     verdict = judge(latency_ms, len(blocks), settled, other_load)
@@ -216,7 +230,7 @@ def summarize_cell(blocks: Sequence[Block]) -> Cell:
         key=blocks[0].key,
         runtime=blocks[0].runtime,
         block_count=len(blocks),
-        sample_count=sum(len(block.samples_ms) for block in blocks),
+        sample_count=sample_count,
         warmup_count=sum(block.warmup_count for block in blocks),
         latency_ms=latency_ms,
         other_load=other_load,
@@ -473,20 +487,42 @@ def _artifact(line: _Line) -> MeasuredArtifact:
 def _block(line: _Line, key: CellKey) -> Block:
     samples_ms = line.get("samples_ms", list)
     are_times = all(type(sample) in (int, float) and 0 < sample < math.inf for sample in samples_ms)
-    if not samples_ms or not are_times:
-        raise line.damage('"samples_ms" must be a list of times above 0')
+    aggregate = _aggregate(line)
+    if bool(samples_ms) == bool(aggregate) or not are_times:
+        raise line.damage(
+            '"samples_ms" must be a list of times above 0, empty only beside an "aggregate"'
+        )
     return Block(
         key=key,
         block=line.get("block", int),
         runtime=line.get("runtime", dict),
         samples_ms=tuple(samples_ms),
         warmup_count=line.get("warmup_count", int),
-        warmup_settled=line.get("warmup_settled", bool),
+        warmup_settled=line.get_or_none("warmup_settled", bool),
         other_load=line.get_or_none("other_load", float),
         init_ms=line.get("init_ms", float),
         peak_memory_mib=line.get_or_none("peak_memory_mib", float),
         note=line.get_or_none("note", str),
+        aggregate=aggregate,
     )
+
+
+def _aggregate(line: _Line) -> Aggregate | None:
+    if line.fields.get("aggregate") is None:
+        return None
+    given = line.inside(line.fields["aggregate"])
+    found = Aggregate(
+        count=given.get("count", int),
+        mean_ms=given.get("mean_ms", float),
+        median_ms=given.get_or_none("median_ms", float),
+        min_ms=given.get_or_none("min_ms", float),
+        max_ms=given.get_or_none("max_ms", float),
+        std_ms=given.get_or_none("std_ms", float),
+    )
+    middle_ms = found.mean_ms if found.median_ms is None else found.median_ms
+    if found.count < 1 or min(found.mean_ms, middle_ms) <= 0:
+        raise line.damage('"aggregate" must count at least one time above 0')
+    return found
 
 
 def _cell(line: _Line, key: CellKey) -> Cell:
@@ -500,10 +536,10 @@ def _cell(line: _Line, key: CellKey) -> Cell:
         warmup_count=line.get("warmup_count", int),
         latency_ms=Latency(
             p50=latency.get("p50", float),
-            p90=latency.get("p90", float),
+            p90=latency.get_or_none("p90", float),
             low_ms=latency.get_or_none("low_ms", float),
             high_ms=latency.get_or_none("high_ms", float),
-            mad_ms=latency.get("mad_ms", float),
+            mad_ms=latency.get_or_none("mad_ms", float),
         ),
         other_load=line.get_or_none("other_load", float),
         init_ms=line.get("init_ms", float),

@@ -14,7 +14,7 @@ from bibench_deploy.artifact import MANIFEST_NAME, TWIN_DIRECTORY, Artifact
 from bibench_deploy.devices.registry import Device, find_device
 from bibench_deploy.devices.transports import open_transport
 from bibench_deploy.errors import ArtifactError
-from bibench_deploy.profiling.environment import read_environment
+from bibench_deploy.profiling.environment import Environment, read_environment
 from bibench_deploy.profiling.journal import (
     Block,
     CellKey,
@@ -27,7 +27,7 @@ from bibench_deploy.profiling.journal import (
     summarize_cell,
 )
 from bibench_deploy.profiling.presets import Preset, find_preset
-from bibench_deploy.profiling.runners import find_runner
+from bibench_deploy.profiling.runners import pick_runner, runners_for
 
 if TYPE_CHECKING:
     from bibench_deploy.devices.transports._transport import Transport
@@ -202,6 +202,7 @@ def profile_artifacts(
     path = out if out is not None else RESULTS_DIRECTORY / f"{run}.jsonl"
     order_seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     with Journal(path) as journal, open_transport(plan.device) as transport:
+        environment = read_environment(transport)
         journal.write_header(
             Header(
                 run=run,
@@ -210,7 +211,7 @@ def profile_artifacts(
                 preset=plan.preset.name,
                 seed=order_seed,
                 started_at=f"{started_at:%Y-%m-%dT%H:%M:%SZ}",
-                environment=read_environment(transport).as_json(),
+                environment=environment.as_json(),
                 planned=plan.cells,
             )
         )
@@ -220,25 +221,30 @@ def profile_artifacts(
                     id_, _shown(artifact.directory), artifact.manifest, plan.twins.get(id_)
                 )
             )
-        _measure(plan, transport, journal, order_seed, progress)
+        _measure(plan, transport, environment, journal, order_seed, progress)
     return ProfileRun(path, read_results(path))
 
 
 def _measure(
     plan: Plan,
     transport: Transport,
+    environment: Environment,
     journal: Journal,
     seed: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     runners = {
-        artifact.target: find_runner(artifact.target) for artifact in plan.artifacts.values()
+        id_: pick_runner(artifact.target, environment, plan.device.name)
+        for id_, artifact in plan.artifacts.items()
     }
-    scripts = {
-        target: [transport.push(script) for script in runner.scripts()]
-        for target, runner in runners.items()
+    files = {
+        id_: runners[id_].files(artifact, environment) for id_, artifact in plan.artifacts.items()
     }
-    models = {id_: transport.push(entry.model_path) for id_, entry in plan.artifacts.items()}
+    # A script that several artifacts share is pushed once.
+    pushed = {
+        file: transport.push(file)
+        for file in {f for roles in files.values() for f in roles.values()}
+    }
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
     total = sum(cell.blocks for cell in plan.cells)
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
@@ -249,17 +255,13 @@ def _measure(
             artifact = plan.artifacts[key.artifact]
             if progress:
                 progress(Progress(finished, total, key, artifact.name))
-            runner = runners[artifact.target]
+            runner, local = runners[key.artifact], files[key.artifact]
+            there = {role: pushed[file] for role, file in local.items()}
             arguments = runner.command(
-                transport.python,
-                scripts[artifact.target],
-                models[key.artifact],
-                key.threads,
-                plan.preset,
-                INPUT_SEED,
+                transport.python, there, key.threads, plan.preset, INPUT_SEED
             )
             result = transport.run(arguments, timeout_s=plan.preset.timeout_s)
-            measured = runner.read(result, artifact, key.threads)
+            measured = runner.read(result, artifact, local, key.threads)
             done[key].append(
                 Block(
                     key=key,
@@ -272,6 +274,7 @@ def _measure(
                     init_ms=measured.init_ms,
                     peak_memory_mib=measured.peak_memory_mib,
                     note=measured.note,
+                    aggregate=measured.aggregate,
                 )
             )
             journal.write_block(done[key][-1])
@@ -284,7 +287,7 @@ def _measure(
 
 def _add_artifact(artifacts: dict[str, Artifact], artifact: Artifact) -> str:
     artifact.check_files()
-    find_runner(artifact.target)
+    runners_for(artifact.target)
     id_ = artifact.model_sha256[:12]
     artifacts.setdefault(id_, artifact)
     return id_

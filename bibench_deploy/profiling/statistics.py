@@ -25,22 +25,44 @@ MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True)
+class Aggregate:
+    """The timed inferences of a process that keeps no single sample.
+
+    Attributes:
+        count: how many there were, at least 1.
+        mean_ms: their mean.
+        median_ms: their median; None where the runner does not say.
+        min_ms: the shortest, likewise.
+        max_ms: the longest, likewise.
+        std_ms: their standard deviation, likewise.
+    """
+
+    count: int
+    mean_ms: float
+    median_ms: float | None = None
+    min_ms: float | None = None
+    max_ms: float | None = None
+    std_ms: float | None = None
+
+
+@dataclass(frozen=True)
 class Latency:
     """Time of one inference, in milliseconds.
 
     Attributes:
-        p50: median of the block medians.
-        p90: median of the blocks' 90th percentiles.
+        p50: median of the block medians; of the block means where a runner gives no more.
+        p90: median of the blocks' 90th percentiles; None where samples are not kept.
         low_ms: lower end of the 95 % interval of p50; None from a single block.
         high_ms: upper end, likewise.
-        mad_ms: median of the blocks' median absolute deviations: the scatter inside a process.
+        mad_ms: median of the blocks' median absolute deviations: the scatter inside a process;
+            None where samples are not kept.
     """
 
     p50: float
-    p90: float
+    p90: float | None
     low_ms: float | None
     high_ms: float | None
-    mad_ms: float
+    mad_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,21 @@ def summarize(blocks: Sequence[Sequence[float]]) -> Latency:
     )
 
 
+def summarize_aggregates(blocks: Sequence[Aggregate]) -> Latency:
+    """Reduce the blocks of a cell whose runner keeps no samples to what can be said of them.
+
+    Raises:
+        ValueError: there are no blocks.
+
+    Example:
+        >>> summarize_aggregates([Aggregate(50, 2.0), Aggregate(50, 2.5), Aggregate(50, 2.1)])
+        Latency(p50=2.1, p90=None, low_ms=2.0, high_ms=2.5, mad_ms=None)
+    """
+    middles = [block.mean_ms if block.median_ms is None else block.median_ms for block in blocks]
+    low_ms, high_ms = median_interval(middles) or (None, None)
+    return Latency(float(np.median(middles)), None, low_ms, high_ms, None)
+
+
 def judge(
     latency: Latency, block_count: int, settled_count: int, other_load: float | None
 ) -> Verdict:
@@ -154,7 +191,7 @@ def judge(
     spanned = f"95 % interval spans {_percent(span)} of p50"
     if span > MAX_INTERVAL:
         return Verdict("noisy", f"processes differ: {spanned}, limit {_percent(MAX_INTERVAL)}")
-    scatter = MAD_TO_SIGMA * latency.mad_ms / latency.p50
+    scatter = MAD_TO_SIGMA * (latency.mad_ms or 0.0) / latency.p50
     if scatter > MAX_SCATTER:
         return Verdict(
             "noisy",

@@ -254,7 +254,8 @@ def environment_rows(run: Run) -> tuple[tuple[str, str], ...]:
         ("bibench", run.bibench_version),
     ]
     for key, value in run.environment.items():
-        if value is not None:
+        # Lists, such as the clock of every core, are for the JSON.
+        if isinstance(value, str | int | float):
             name, is_memory = key.removesuffix("_mib"), key.endswith("_mib")
             rows.append((name.replace("_", " "), f"{value} MiB" if is_memory else str(value)))
     return tuple(rows)

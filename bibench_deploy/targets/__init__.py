@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from bibench_deploy.errors import UnknownNameError
+from bibench_deploy.errors import OptionError, UnknownNameError
 
 if TYPE_CHECKING:
-    from bibench_deploy.targets._target import Target
+    from bibench_deploy.targets._target import Target, WriteOptions
 
 
 def names() -> list[str]:
@@ -27,3 +28,17 @@ def load(name: str) -> Target:
         raise UnknownNameError("target", name, names())
     target: Target = importlib.import_module(f"{__name__}.{name}").TARGET
     return target
+
+
+def check_options(target: Target, options: WriteOptions) -> None:
+    """Make sure that whatever a user chose means something for a target.
+
+    Raises:
+        OptionError: an option that the target does not have differs from its default.
+    """
+    for field in fields(options):
+        if field.name in target.options or getattr(options, field.name) == field.default:
+            continue
+        raise OptionError(
+            field.name, target.name, [name for name in names() if field.name in load(name).options]
+        )

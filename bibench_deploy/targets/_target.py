@@ -83,7 +83,8 @@ class Execution:
     Attributes:
         outputs: [N, …].
         signs: name of the source graph's binary layer → the ±1 that its binarized tensor
-            became, [N, elements in order]; NaN at places that the layer does not read.
+            became, [N, elements in order]; NaN at places that the layer does not read. Empty
+            where the engine does not show them.
     """
 
     outputs: _Array
@@ -165,6 +166,8 @@ class Target(Protocol):
     title: str
     #: Granularities of scale that fold into the engine's binary convolution.
     held_scales: frozenset[Any]
+    #: Fields of `WriteOptions` that mean something here; others must keep their defaults.
+    options: frozenset[str]
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """Every reason why the target cannot hold a model; empty where it can.

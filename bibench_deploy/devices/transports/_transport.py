@@ -43,6 +43,11 @@ class Transport(ABC):
         """The Python on the device that has the runtimes; the device's fact `python`, if any."""
         return str(self.device.facts.get("python", "python3"))
 
+    @property
+    def work_folder(self) -> str:
+        """Where pushed files go on the device; a relative one is in the home folder."""
+        return str(self.device.facts.get("work_folder", "."))
+
     @abstractmethod
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> CommandResult:
         """Run a command to its end.

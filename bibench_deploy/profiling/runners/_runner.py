@@ -1,17 +1,23 @@
-"""What a runner tells the session: files to push, the command of a block, what it printed."""
+"""What a runner tells the session: what it needs, files to push, a block's command, its output."""
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bibench_deploy.devices.runtimes import Program
+from bibench_deploy.errors import DeviceError
+
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.devices.transports._transport import CommandResult
+    from bibench_deploy.profiling.environment import Environment
     from bibench_deploy.profiling.presets import Preset
+    from bibench_deploy.profiling.statistics import Aggregate
 
 
 @dataclass(frozen=True)
@@ -19,9 +25,10 @@ class Measured:
     """What one process measured.
 
     Attributes:
-        samples_ms: every timed inference, in order; at least one.
+        samples_ms: every timed inference, in order; empty only where there is an `aggregate`.
         warmup_count: inferences before them.
-        warmup_settled: whether these had come to take the same time.
+        warmup_settled: whether these had come to take the same time; None where the runner
+            warms up by number or time, and does not look.
         other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
             None where unknown.
         init_ms: from the model's bytes to an interpreter that can run.
@@ -29,31 +36,58 @@ class Measured:
         runtime: `name`, `version`, `sha256`, `binary_kernel`, `float_kernel` and what else
             the figures depend on.
         note: what a reader of the figure must know; None for nothing.
+        aggregate: what a runner that keeps no samples gives in their place.
     """
 
     samples_ms: tuple[float, ...]
     warmup_count: int
-    warmup_settled: bool
+    warmup_settled: bool | None
     other_load: float | None
     init_ms: float
     peak_memory_mib: float | None
     runtime: dict[str, Any]
     note: str | None
+    aggregate: Aggregate | None = None
 
 
 class Runner(ABC):
-    """Runs artifacts of one target. It talks to no device itself."""
+    """A way to run artifacts of one target on a device. It talks to no device itself.
+
+    Attributes:
+        name: as its file.
+        target: whose artifacts it runs. Several runners may share one; the first by name that
+            has no obstacle on a device is the one used there.
+        program: what it needs that bibench does not come with; None for nothing.
+    """
+
+    name: str
+    target: str
+    program: Program | None = None
 
     @abstractmethod
-    def scripts(self) -> tuple[Path, ...]:
-        """Files of bibench that a device needs beside the model."""
+    def obstacle(self, environment: Environment) -> str | None:
+        """Say why this cannot run on a device, and what would change that; None where it can.
+
+        Args:
+            environment: of the device: its instruction set, system, and installed packages.
+        """
+
+    @abstractmethod
+    def files(self, artifact: Artifact, environment: Environment) -> dict[str, Path]:
+        """Name the files that the device needs, by role: "model", and whatever else.
+
+        A device may read and execute them. Equal content is pushed once, whoever names it.
+
+        Args:
+            artifact: what is to run.
+            environment: of a device where there is no obstacle.
+        """
 
     @abstractmethod
     def command(
         self,
         python: str,
-        scripts: Sequence[str],
-        model: str,
+        files: Mapping[str, str],
         threads: int,
         preset: Preset,
         seed: int,
@@ -62,18 +96,54 @@ class Runner(ABC):
 
         Args:
             python: the Python on the device.
-            scripts: where `scripts()` lie on the device, in the same order.
-            model: where the model file lies on the device.
+            files: where the files of `files()` lie on the device, by role.
             threads: at least 1.
             preset: how long to measure.
             seed: of the input's values.
         """
 
     @abstractmethod
-    def read(self, result: CommandResult, artifact: Artifact, threads: int) -> Measured:
+    def read(
+        self,
+        result: CommandResult,
+        artifact: Artifact,
+        files: Mapping[str, Path],
+        threads: int,
+    ) -> Measured:
         """Read what the command of a block printed.
+
+        Args:
+            result: of the command.
+            artifact: that it ran.
+            files: what `files()` gave, here and not on the device.
+            threads: that the command asked for.
 
         Raises:
             DeviceError: the command failed, or printed something else.
             MissingExtraError: the runtime is not installed where bibench is.
         """
+
+
+def failure(result: CommandResult, artifact: Artifact) -> DeviceError:
+    """Make the error of a block's command that failed: how it ended, and its last words."""
+    # TensorFlow Lite announces its delegate on stderr, whatever happens after.
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith("INFO: ")]
+    last_line = lines[-1] if lines else "nothing on stderr"
+    how = f"exit code {result.exit_code}"
+    if result.exit_code < 0:
+        how = f"signal {-result.exit_code}, {signal.strsignal(-result.exit_code)}"
+    return DeviceError(
+        f"{artifact.name}: the runner failed ({how}): {last_line}",
+        exit_code=result.exit_code,
+        stderr=result.stderr,
+    )
+
+
+def garbage(result: CommandResult, artifact: Artifact) -> DeviceError:
+    """Make the error of a block's command that printed something else than its result."""
+    return DeviceError(
+        f"{artifact.name}: the runner printed something else than its result: "
+        f"{result.stdout[:80]!r}",
+        exit_code=result.exit_code,
+        stderr=result.stderr,
+    )

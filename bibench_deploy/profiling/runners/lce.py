@@ -8,47 +8,57 @@ binary layers only. docs/method.md has the measurements behind both choices.
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bibench_deploy.errors import DeviceError, MissingExtraError
-from bibench_deploy.profiling.runners._runner import Measured, Runner
+from bibench_deploy.errors import MissingExtraError
+from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
 from bibench_deploy.targets.lce import run_model
 
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.devices.transports._transport import CommandResult
+    from bibench_deploy.profiling.environment import Environment
     from bibench_deploy.profiling.presets import Preset
 
 BINARY_KERNEL = "indirect"
 FLOAT_KERNEL = "xnnpack"
 # The name of the custom operator, as it stands in the flatbuffer.
 _BINARY_OPERATOR = b"LceBconv2d"
+# Where larq-compute-engine has wheels, as of release 0.16.0.
+_ABIS = ("x86-64", "macos-arm64")
 
 
 class LceRunner(Runner):
     """Times .tflite files in processes of run_model.py."""
 
-    def scripts(self) -> tuple[Path, ...]:
-        """The self-contained runner script."""
-        return (Path(run_model.__file__),)
+    name = "lce"
+    target = "lce"
+
+    def obstacle(self, environment: Environment) -> str | None:
+        """The package has wheels for x86-64 Linux and for Apple silicon only."""
+        if environment.abi not in _ABIS:
+            return f"larq-compute-engine has no wheel for {environment.abi or 'this device'}"
+        if environment.package("larq-compute-engine") is None:
+            return (
+                "its Python has no larq-compute-engine; run there: "
+                'python -m pip install larq-compute-engine "numpy<2"'
+            )
+        return None
+
+    def files(self, artifact: Artifact, environment: Environment) -> dict[str, Path]:
+        """The model, and the self-contained runner script."""
+        return {"model": artifact.model_path, "script": Path(run_model.__file__)}
 
     def command(
-        self,
-        python: str,
-        scripts: Sequence[str],
-        model: str,
-        threads: int,
-        preset: Preset,
-        seed: int,
+        self, python: str, files: Mapping[str, str], threads: int, preset: Preset, seed: int
     ) -> list[str]:
         """Give the command line of run_model.py."""
         return [
             python,
-            scripts[0],
-            *("--model", model),
+            files["script"],
+            *("--model", files["model"]),
             *("--threads", str(threads)),
             *("--kernel", BINARY_KERNEL),
             "--xnnpack",
@@ -60,13 +70,19 @@ class LceRunner(Runner):
             *("--seed", str(seed)),
         ]
 
-    def read(self, result: CommandResult, artifact: Artifact, threads: int) -> Measured:
+    def read(
+        self, result: CommandResult, artifact: Artifact, files: Mapping[str, Path], threads: int
+    ) -> Measured:
         """Read the JSON object of run_model.py."""
         if result.exit_code != 0:
-            raise _failure(result, artifact)
+            if "larq_compute_engine is not installed" in result.stderr:
+                raise MissingExtraError(
+                    "profiling an lce artifact", "larq-compute-engine", "profile"
+                )
+            raise failure(result, artifact)
         try:
             printed: dict[str, Any] = json.loads(result.stdout)
-            is_binary = _BINARY_OPERATOR in artifact.model_path.read_bytes()
+            is_binary = is_binarized(artifact)
             return Measured(
                 samples_ms=tuple(printed["samples_ms"]),
                 warmup_count=printed["warmup_count"],
@@ -83,34 +99,19 @@ class LceRunner(Runner):
                     "python": printed["python"],
                     "numpy": printed["numpy"],
                 },
-                note=_note(is_binary, threads),
+                note=thread_note(is_binary, threads),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise DeviceError(
-                f"{artifact.name}: the runner printed something else than its result: "
-                f"{result.stdout[:80]!r}",
-                exit_code=result.exit_code,
-                stderr=result.stderr,
-            ) from error
+            raise garbage(result, artifact) from error
 
 
-def _failure(result: CommandResult, artifact: Artifact) -> Exception:
-    # TensorFlow Lite announces its delegate on stderr, whatever happens after.
-    lines = [line for line in result.stderr.splitlines() if line and not line.startswith("INFO: ")]
-    last_line = lines[-1] if lines else "nothing on stderr"
-    if "larq_compute_engine is not installed" in last_line:
-        return MissingExtraError("profiling an lce artifact", "larq-compute-engine", "profile")
-    how = f"exit code {result.exit_code}"
-    if result.exit_code < 0:
-        how = f"signal {-result.exit_code}, {signal.strsignal(-result.exit_code)}"
-    return DeviceError(
-        f"{artifact.name}: the runner failed ({how}): {last_line}",
-        exit_code=result.exit_code,
-        stderr=result.stderr,
-    )
+def is_binarized(artifact: Artifact) -> bool:
+    """Whether a .tflite file holds a 1-bit convolution of LCE."""
+    return _BINARY_OPERATOR in artifact.model_path.read_bytes()
 
 
-def _note(is_binary: bool, threads: int) -> str | None:
+def thread_note(is_binary: bool, threads: int) -> str | None:
+    """What a reader must know of a binarized model on several threads of the indirect kernel."""
     if is_binary and threads > 1:
         return (
             f"the {BINARY_KERNEL} binary kernel runs on one thread; "

@@ -69,6 +69,7 @@ class LceTarget(Target):
     name = "lce"
     title = "Larq Compute Engine"
     held_scales = HELD_SCALES
+    options = frozenset({"allow_unfused_scales", "input", "fully_connected", "float_storage"})
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """See `capabilities.refusals`."""

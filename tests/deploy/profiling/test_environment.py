@@ -3,99 +3,259 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import shutil
 import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from bibench_deploy.devices.registry import Device
-from bibench_deploy.devices.transports._transport import CommandResult, Transport
+from bibench_deploy.devices.transports.fake import FakeTransport
 from bibench_deploy.devices.transports.local import LocalTransport
 from bibench_deploy.errors import DeviceError
-from bibench_deploy.profiling.environment import Environment, read_environment
+from bibench_deploy.profiling import environment
+from bibench_deploy.profiling.environment import (
+    Cluster,
+    Environment,
+    parse_environment,
+    read_environment,
+)
 
-# What the commands print, cut to the lines that count.
-RASPBERRY_PI = {
-    "uname -s": "Linux\n",
-    "uname -m": "aarch64\n",
-    "uname -r": "6.1.21-v8+\n",
-    "cat /proc/cpuinfo": "processor\t: 0\n\nModel\t\t: Raspberry Pi 4 Model B\n",
-    "cat /proc/meminfo": "MemTotal:        3884032 kB\nMemFree:  100 kB\n",
-    "nproc": "4\n",
-    "python3 --version": "Python 3.9.2\n",
-    "cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
-}
-MACBOOK = {
-    "uname -s": "Darwin\n",
-    "uname -m": "arm64\n",
-    "uname -r": "23.1.0\n",
-    "sysctl -n machdep.cpu.brand_string": "Apple M1\n",
-    "sysctl -n hw.logicalcpu": "8\n",
-    "sysctl -n hw.memsize": "17179869184\n",
-    "python3 --version": "Python 3.11.5\n",
-}
+# What probe.sh prints, cut to the lines that count.
+RASPBERRY_PI = """
+@time
+1700000003
+@system
+Linux
+@machine
+aarch64
+@kernel
+6.1.21-v8+
+@release
+PRETTY_NAME="Debian GNU/Linux 11 (bullseye)"
+@android
+
+@cpuinfo
+processor\t: 0
+CPU part\t: 0xd08
+
+processor\t: 1
+CPU part\t: 0xd08
+
+Hardware\t: BCM2835
+Model\t\t: Raspberry Pi 4 Model B Rev 1.4
+@model
+Raspberry Pi 4 Model B Rev 1.4
+@memory
+MemTotal:        3884032 kB
+MemFree:  100 kB
+@cores
+2
+@clocks
+0 cpuinfo_max_freq 1500000
+0 scaling_cur_freq 600000
+0 scaling_governor ondemand
+1 cpuinfo_max_freq 1500000
+1 scaling_cur_freq 1500000
+1 scaling_governor ondemand
+@temperatures
+41868 cpu-thermal
+@throttled
+throttled=0x50000
+@executable
+/usr/bin/dash
+@folder
+Filesystem 1024-blocks Used Available Capacity Mounted on
+/dev/root 30000000 9000000 20480000 31% /
+@python
+{"python": "3.9.2", "packages": {"numpy": "1.26.4", "onnxruntime": "1.16.3"}}
+"""
+PHONE = """
+@system
+Linux
+@machine
+aarch64
+@release
+
+@android
+/system/bin/getprop
+13
+SM8250-AC
+qcom
+Some phone
+@cpuinfo
+processor\t: 0
+CPU part\t: 0xd05
+
+processor\t: 7
+CPU part\t: 0xd0d
+
+Hardware\t: Qualcomm Technologies, Inc SM8250_AC
+@cores
+8
+@clocks
+0 cpuinfo_max_freq 1804800
+3 cpuinfo_max_freq 1804800
+4 cpuinfo_max_freq 2419200
+6 cpuinfo_max_freq
+7 cpuinfo_max_freq 3187200
+@temperatures
+-274000 unused
+38 battery
+51200 cpu-0
+53100 cpu-0
+@python
+"""
+MACBOOK = """
+@system
+Darwin
+@machine
+arm64
+@kernel
+23.1.0
+@release
+14.1
+@cpuinfo
+@clocks
+* cpuinfo_max_freq
+@folder
+Filesystem 1024-blocks Used Available Capacity Mounted on
+/dev/disk3s1 239362496 1 102400 1% /
+@sysctl
+machdep.cpu.brand_string: Apple M1
+hw.logicalcpu: 8
+hw.memsize: 17179869184
+hw.perflevel0.logicalcpu: 4
+hw.perflevel1.logicalcpu: 4
+@python
+{"python": "3.11.5", "packages": {}}
+"""
 
 
-class ScriptedTransport(Transport):
-    """Answers by command, not by order."""
-
-    def __init__(self, answers: dict[str, str]) -> None:
-        super().__init__(Device("board", "a board", "fake"))
-        self.answers = answers
-
-    def run(self, arguments: object, *, timeout_s: float) -> CommandResult:
-        assert isinstance(arguments, tuple | list)
-        line = " ".join(arguments)
-        if line.startswith("nproc") and line not in self.answers:
-            raise DeviceError("device board: cannot start nproc")
-        if line not in self.answers:
-            return CommandResult(1, "", f"{line}: no such file")
-        return CommandResult(0, self.answers[line], "")
-
-    def push(self, file: Path) -> str:
-        raise NotImplementedError
-
-    def pull(self, path: str, file: Path) -> None:
-        raise NotImplementedError
-
-
-def test_a_board_is_read_from_proc() -> None:
-    assert read_environment(ScriptedTransport(RASPBERRY_PI)) == Environment(
+def test_a_board_is_read_from_proc_and_sys() -> None:
+    assert parse_environment(RASPBERRY_PI, asked_at=1_700_000_000.4) == Environment(
         machine="aarch64",
-        cpu="Raspberry Pi 4 Model B",
-        cores=4,
+        cpu="Raspberry Pi 4 Model B Rev 1.4",
+        cores=2,
+        clusters=(Cluster(2, 1500, "0xd08"),),
         memory_mib=3793,
         system="Linux",
+        release="Debian GNU/Linux 11 (bullseye)",
         kernel="6.1.21-v8+",
         python="3.9.2",
+        packages={"numpy": "1.26.4", "onnxruntime": "1.16.3"},
         governor="ondemand",
+        clocks_mhz=(600, 1500),
+        temperatures_c={"cpu-thermal": 41.868},
+        throttled="0x50000",
+        free_mib=20000,
+        clock_skew_s=3,
     )
+
+
+def test_a_phone_is_read_from_its_properties() -> None:
+    phone = parse_environment(PHONE, asked_at=0)
+    assert (phone.system, phone.release, phone.cpu) == ("Android", "Android 13", "SM8250-AC")
+    assert phone.abi == "android-arm64"
+    assert phone.clusters == (
+        Cluster(1, 1804, "0xd05"),
+        Cluster(1, 1804, None),
+        Cluster(1, 2419, None),
+        Cluster(1, 3187, "0xd0d"),
+    )
+    # Some vendors give degrees, others thousandths; of one name the hottest counts.
+    assert phone.temperatures_c == {"unused": -274.0, "battery": 38.0, "cpu-0": 53.1}
+    assert (phone.python, phone.packages) == (None, {})
 
 
 def test_a_mac_is_read_from_sysctl() -> None:
-    assert read_environment(ScriptedTransport(MACBOOK)) == Environment(
+    assert parse_environment(MACBOOK, asked_at=0) == Environment(
         machine="arm64",
         cpu="Apple M1",
         cores=8,
+        clusters=(Cluster(4, None, "efficiency"), Cluster(4, None, "performance")),
         memory_mib=16384,
         system="Darwin",
+        release="14.1",
         kernel="23.1.0",
         python="3.11.5",
-        governor=None,
+        packages={},
+        temperatures_c={},
+        free_mib=100,
     )
 
 
-def test_what_a_device_does_not_tell_is_none() -> None:
-    environment = read_environment(ScriptedTransport({}))
-    assert set(environment.as_json().values()) == {None}
+@pytest.mark.parametrize(
+    ("machine", "system", "abi"),
+    [
+        ("aarch64", "Linux", "aarch64"),
+        ("armv7l", "Linux", "aarch32"),
+        ("x86_64", "Linux", "x86-64"),
+        ("aarch64", "Android", "android-arm64"),
+        ("arm64", "Darwin", "macos-arm64"),
+        ("x86_64", "Darwin", None),
+        ("riscv64", "Linux", None),
+        (None, None, None),
+    ],
+)
+def test_the_abi_follows_from_machine_and_system(
+    machine: str | None, system: str | None, abi: str | None
+) -> None:
+    assert Environment(machine=machine, system=system).abi == abi
+
+
+@pytest.mark.parametrize(
+    ("path", "is_emulated"),
+    [
+        ("/usr/libexec/qemu-binfmt/aarch64-binfmt-P", True),
+        ("/usr/bin/qemu-aarch64-static", True),
+        ("/usr/bin/dash", False),
+        ("/home/qemu-lover/bin/sh", False),
+    ],
+)
+def test_a_shell_that_another_program_executes_is_emulated(path: str, is_emulated: bool) -> None:
+    assert parse_environment(f"\n@executable\n{path}\n", 0).is_emulated is is_emulated
+
+
+def test_what_a_device_does_not_tell_is_empty() -> None:
+    environment = parse_environment("", asked_at=0)
+    assert not any(environment.as_json().values())
+
+
+@pytest.mark.parametrize("key", ["model name", "Model", "Hardware"])
+def test_the_cpu_is_named_by_whichever_key_the_kernel_uses(key: str) -> None:
+    assert parse_environment(f"@cpuinfo\nprocessor : 0\n{key}\t: Chip 1\n", 0).cpu == "Chip 1"
+
+
+def test_one_command_asks_for_all_of_it() -> None:
+    transport = FakeTransport(Device("board", "a board", "fake", {"python": "/opt/py thon"}))
+    transport.answer(RASPBERRY_PI)
+    assert read_environment(transport).machine == "aarch64"
+    [command] = transport.commands
+    assert command[:2] == ["sh", "-c"]
+    assert command[3:] == ["bibench", "/opt/py thon", "."]
+
+
+def test_a_device_without_a_working_sh_is_an_error() -> None:
+    transport = FakeTransport(Device("board", "a board", "fake"))
+    transport.answer(exit_code=1, stderr="This account is not available.\n")
+    with pytest.raises(DeviceError, match="its sh cannot say what it is: 'This account"):
+        read_environment(transport)
 
 
 def test_this_machine_tells_what_it_is_but_not_whose_it_is() -> None:
-    environment = read_environment(LocalTransport(Device("local", "this machine", "local")))
-    assert environment.machine == platform.machine()
-    assert environment.python == platform.python_version()
-    assert environment.cores is not None
-    text = json.dumps(environment.as_json())
+    found = read_environment(LocalTransport(Device("local", "this machine", "local")))
+    assert found.machine == platform.machine()
+    assert found.python == platform.python_version()
+    assert found.package("numpy")
+    assert found.cores is not None
+    assert sum(cluster.cores for cluster in found.clusters) >= found.cores
+    assert found.free_mib is not None
+    assert abs(found.clock_skew_s or 0) <= 2
+    assert not found.is_emulated
+    text = json.dumps(found.as_json())
     assert str(Path.home()) not in text
     if len(socket.gethostname()) > 5:
         assert socket.gethostname() not in text
@@ -103,7 +263,17 @@ def test_this_machine_tells_what_it_is_but_not_whose_it_is() -> None:
         assert getpass.getuser() not in text
 
 
-@pytest.mark.parametrize("key", ["model name", "Model", "Hardware"])
-def test_the_cpu_is_named_by_whichever_key_the_kernel_uses(key: str) -> None:
-    transport = ScriptedTransport({"cat /proc/cpuinfo": f"processor : 0\n{key}\t: Chip 1\n"})
-    assert read_environment(transport).cpu == "Chip 1"
+@pytest.mark.parametrize("shell", ["sh", "bash", "mksh"])  # mksh is Android's
+def test_the_probe_runs_in_the_shells_of_boards_and_phones(shell: str) -> None:
+    path = shutil.which(shell)
+    assert path, f"this test needs {shell}; run: apt-get install {shell}"
+    script = environment._PROBE.read_text(encoding="utf-8")
+    done = subprocess.run(
+        [path, "-c", script, "bibench", "/no/python", "/no/folder"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    found = parse_environment(done.stdout, time.time())
+    assert found.machine == platform.machine()
+    assert found.python is None
+    assert found.free_mib is not None

@@ -1,10 +1,12 @@
 """What every target promises; a new folder under targets/ is tested here by itself."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from bibench_deploy import targets
-from bibench_deploy.errors import UnknownNameError
+from bibench_deploy.errors import OptionError, UnknownNameError
 from bibench_deploy.graph.facts import Granularity, binary_convs
 from bibench_deploy.targets._target import WriteOptions
 
@@ -14,6 +16,12 @@ LAYER = "g (float[1,4,8,8] x) => (y) {{ s = Sign(x)  {}  y = Relu(c) }}"
 
 @pytest.fixture(params=targets.names())
 def target(request: pytest.FixtureRequest):
+    return targets.load(request.param)
+
+
+@pytest.fixture(params=[name for name in targets.names() if name != "onnx"])
+def engine(request: pytest.FixtureRequest):
+    """A target with operators of its own: `onnx` is the runtime that runs every graph we read."""
     return targets.load(request.param)
 
 
@@ -35,28 +43,56 @@ def test_an_unknown_target_lists_the_valid_ones_and_the_nearest() -> None:
     assert raised.value.valid == tuple(targets.names())
 
 
+def test_its_options_are_fields_that_a_user_may_set(target) -> None:
+    assert target.options <= {field.name for field in fields(WriteOptions)}
+
+
+CHOICES = {"allow_unfused_scales": True, "input": "rotated", "fully_connected": "int8",
+           "float_storage": "float16"}  # fmt: skip
+
+
+def test_every_option_has_a_target() -> None:
+    held = set().union(*(targets.load(name).options for name in targets.names()))
+    assert held == {field.name for field in fields(WriteOptions)} == set(CHOICES)
+
+
+@pytest.mark.parametrize("option", CHOICES)
+def test_an_option_that_a_target_does_not_have_is_refused_with_those_that_do(
+    option: str, target
+) -> None:
+    chosen = WriteOptions(**{option: CHOICES[option]})
+    if option in target.options:
+        targets.check_options(target, chosen)
+        return
+    with pytest.raises(OptionError) as raised:
+        targets.check_options(target, chosen)
+    assert str(raised.value).startswith(f"target {target.name} has no --{option.replace('_', '-')}")
+    assert raised.value.holders
+    assert target.name not in raised.value.holders
+
+
 def test_a_plain_binary_layer_is_held(target, make_graph) -> None:
     assert target.refusals(make_graph(LAYER.format("c = Conv(s, w)"), w=SIGNS)) == []
 
 
 def test_what_a_target_cannot_hold_is_refused_with_the_node_and_a_next_step(
-    target, make_graph
+    engine, make_graph
 ) -> None:
     model = make_graph(
         "g (float[1,4,8,8] x) => (y) { [odd_one] h = Hardmax(x)  y = Relu(h) }",
     )
-    (refusal,) = target.refusals(model)
+    (refusal,) = engine.refusals(model)
     assert (refusal.rule, refusal.node) == ("unsupported-operator", "odd_one")
     assert "Hardmax" in refusal.message
     assert refusal.hint
     assert str(refusal) == f"odd_one: {refusal.message}; {refusal.hint}"
 
 
-def test_every_reason_is_given_at_once(target, make_graph) -> None:
+def test_every_reason_is_given_at_once(engine, make_graph) -> None:
     model = make_graph(
         "g (float[1,4,8,8] x) => (y) { [one] h = Hardmax(x)  [two] i = Asinh(h)  y = Relu(i) }"
     )
-    assert [refusal.node for refusal in target.refusals(model)] == ["one", "two"]
+    assert [refusal.node for refusal in engine.refusals(model)] == ["one", "two"]
 
 
 def test_lowering_works_on_a_copy(target, make_graph) -> None:

@@ -35,7 +35,7 @@ def printed() -> CommandResult:
 
 
 def test_a_binarized_model_runs_the_indirect_kernel_and_xnnpack(tiny: Artifact) -> None:
-    measured = LceRunner().read(printed(), tiny, 1)
+    measured = LceRunner().read(printed(), tiny, {}, 1)
     assert measured.samples_ms == (1.0, 1.5)
     assert measured.runtime["binary_kernel"] == "indirect"
     assert measured.runtime["float_kernel"] == "xnnpack"
@@ -44,14 +44,14 @@ def test_a_binarized_model_runs_the_indirect_kernel_and_xnnpack(tiny: Artifact) 
 
 def test_a_float_model_runs_no_binary_kernel(tiny: Artifact) -> None:
     twin = Artifact.load(tiny.directory / "fp32")
-    measured = LceRunner().read(printed(), twin, 2)
+    measured = LceRunner().read(printed(), twin, {}, 2)
     assert measured.runtime["binary_kernel"] is None
     assert measured.runtime["float_kernel"] == "xnnpack"
     assert measured.note is None
 
 
 def test_a_binarized_model_on_two_threads_notes_what_they_are_used_for(tiny: Artifact) -> None:
-    assert LceRunner().read(printed(), tiny, 2).note == (
+    assert LceRunner().read(printed(), tiny, {}, 2).note == (
         "the indirect binary kernel runs on one thread; only the float layers use 2"
     )
 
@@ -59,4 +59,4 @@ def test_a_binarized_model_on_two_threads_notes_what_they_are_used_for(tiny: Art
 def test_a_missing_runtime_names_the_extra_that_brings_it(tiny: Artifact) -> None:
     stderr = "run_model: larq_compute_engine is not installed; run: python -m pip install …\n"
     with pytest.raises(MissingExtraError, match=r"\.\[profile\]"):
-        LceRunner().read(CommandResult(2, "", stderr), tiny, 1)
+        LceRunner().read(CommandResult(2, "", stderr), tiny, {}, 1)
