@@ -183,15 +183,51 @@ def _binary_convs(model: ir.Model) -> Iterator[BinaryConv]:
     for node in model.graph:
         if node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul"):
             continue
-        weight = _weight_of(node)
-        if weight is None or node.inputs[0] is None:
-            continue
-        parts = binary_weight(weight)
-        if parts is None:
+        parts = _parts_of(node)
+        if parts is None or node.inputs[0] is None:
             continue
         reached = _walk_back(model, node)
         if reached is not None:
-            yield _describe(node, reached, *parts)
+            yield _describe(node, reached, parts)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A binary weight, taken apart.
+
+    Attributes:
+        signs: −1, +1 and 0, output channels first.
+        magnitude: of each output channel, [O].
+        zeros: how many signs are 0.
+    """
+
+    signs: npt.NDArray[np.float32]
+    magnitude: npt.NDArray[np.float32]
+    zeros: int
+
+
+def _parts_of(node: ir.Node) -> _Parts | None:
+    """The parts of a layer's weight; None where it is not binary.
+
+    They are kept with the constant, which no pass changes: every pass asks for them.
+    """
+    weight = _weight_of(node)
+    if weight is None:
+        return None
+    assert node.inputs[1] is not None
+    assert node.inputs[1].const_value is not None
+    known = node.inputs[1].const_value.meta
+    # A linear layer's weight may be read as it is by one node, and transposed by another.
+    form = weight.shape, weight.strides
+    if _PARTS not in known or known[_PARTS][0] != form:
+        parts = binary_weight(weight)
+        zeros = 0 if parts is None else np.count_nonzero(parts[0] == 0)
+        known[_PARTS] = form, None if parts is None else _Parts(*parts, zeros)
+    found: _Parts | None = known[_PARTS][1]
+    return found
+
+
+_PARTS = "bibench.binary_weight"
 
 
 @dataclass(frozen=True)
@@ -316,18 +352,19 @@ def _split_factor(model: ir.Model, value: ir.Value) -> tuple[ir.Value, ir.Value]
 def _describe(
     node: ir.Node,
     reached: _Reached,
-    signs: npt.NDArray[np.float32],
-    magnitude: npt.NDArray[np.float32],
+    parts: _Parts,
 ) -> BinaryConv:
-    binarization = reached.binarization
+    binarization, signs, magnitude = reached.binarization, parts.signs, parts.magnitude
     kind: Literal["conv", "linear"] = "conv" if node.op_type == "Conv" else "linear"
     source, output = binarization.source, node.outputs[0]
     window = window_of(node) if kind == "conv" else Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
     # Activations that fall as the number rises: −W on rising ones is the same.
     weight = signs if binarization.half > 0 else -signs
     scale = (magnitude * np.float32(abs(binarization.half))).astype(np.float32)
-    sums = signs.reshape(len(signs), -1).sum(axis=1)
-    offset = (np.float32(binarization.middle) * magnitude * sums).astype(np.float32)
+    offset = np.zeros(len(signs), np.float32)
+    if binarization.middle != 0:
+        sums = signs.reshape(len(signs), -1).sum(axis=1)
+        offset = (np.float32(binarization.middle) * magnitude * sums).astype(np.float32)
     axis = 1 if kind == "conv" else len(shape_of(output)) - 1
     granularity, factor, end = _scales_after(output, axis)
     if reached.factor is not None:
@@ -351,7 +388,7 @@ def _describe(
         pad_value=reached.pad_value,
         dilations=window.dilations,
         group=node.attributes.get_int("group", 1),
-        zero_weights=int((weight == 0).sum()),
+        zero_weights=parts.zeros,
         threshold=binarization.threshold,
         at_threshold=(binarization.at_threshold - binarization.middle) / binarization.half,
         scale=granularity,

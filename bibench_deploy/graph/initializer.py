@@ -8,11 +8,14 @@ import onnx_ir as ir
 
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-    """Add a constant to a graph, under `name` or, where that is taken, a name like it."""
-    taken = {value.name for value in graph.inputs} | set(graph.initializers)
-    taken.update(value.name for node in graph for value in node.outputs)
+    """Add a constant to a graph, under `name` or, where that is taken, a name like it.
+
+    Names of constants, and of what goes in and out of the graph, are looked at. What nodes
+    give may still have the name: whoever rewrites a graph has `NameFixPass` part the two.
+    """
+    ends = {value.name for value in (*graph.inputs, *graph.outputs)}
     unique, number = name, 1
-    while unique in taken:
+    while unique in graph.initializers or unique in ends:
         unique, number = f"{name}_{number}", number + 1
     tensor = ir.tensor(array, name=unique)
     value = ir.Value(

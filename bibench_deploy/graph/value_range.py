@@ -61,6 +61,8 @@ def _bounds(value: ir.Value | None, known: dict[ir.Value, Range], depth: int) ->
     by_bounds, by_node = _BY_BOUNDS.get(node.op_type), _BY_NODE.get(node.op_type)
     if by_bounds is None and by_node is None:
         return EVERYTHING
+    if node.op_type in _SUMS and any(_is_open(item) for item in node.inputs):
+        return EVERYTHING  # along a chain of shortcuts, at once
     inputs = [_bounds(item, known, depth - 1) for item in node.inputs]
     low, high = EVERYTHING
     if by_bounds is not None:
@@ -69,6 +71,18 @@ def _bounds(value: ir.Value | None, known: dict[ir.Value, Range], depth: int) ->
         low, high = by_node(node, inputs)
     known[value] = (low, high) if low <= high else EVERYTHING
     return known[value]
+
+
+# A sum with a number without bounds has none.
+_SUMS = frozenset(["Add", "Sub"])
+
+
+def _is_open(value: ir.Value | None) -> bool:
+    """Whether nothing is known of a value's bounds, at a glance."""
+    if value is None or value.const_value is not None:
+        return False
+    node = value.producer()
+    return node is None or not (node.op_type in _BY_BOUNDS or node.op_type in _BY_NODE)
 
 
 def _same(inputs: list[Range]) -> Range:
