@@ -79,17 +79,54 @@ def export_model(
     )
 
 
-def lint_model(path: Path | str, *, target: str = "lce") -> LintResult:
-    """Check whether the network in an .onnx file can be deployed; imports no torch, no TensorFlow.
+def lint_model(
+    model: Path | str | torch.nn.Module,
+    example_input: torch.Tensor | None = None,
+    *,
+    target: str = "lce",
+    options: WriteOptions | None = None,
+) -> LintResult:
+    """Check whether a network can be deployed.
+
+    Args:
+        model: an .onnx file, for which neither torch nor TensorFlow is imported; or a module.
+        example_input: of a module, as for `export_model`; only its shape counts.
+        target: name of the target.
+        options: what would be chosen at the export, such as
+            `WriteOptions(allow_unfused_scales=True)`.
+
+    Returns:
+        What was found, for every rule. Settings of pyproject.toml are the command line's.
 
     Raises:
         GraphError: the file cannot be read as an ONNX model.
+        SourceError: torch cannot export the module.
     """
     from bibench_deploy import targets
-    from bibench_deploy.graph.load import load_graph
-    from bibench_deploy.lint.runner import lint_graph
+    from bibench_deploy.lint.runner import lint_file
+    from bibench_deploy.targets._target import DEFAULT_OPTIONS
 
-    return lint_graph(load_graph(Path(path)), targets.load(target))
+    chosen = [targets.load(target)], options or DEFAULT_OPTIONS
+    if isinstance(model, (str, Path)):
+        return lint_file(Path(model), *chosen)[0]
+
+    import tempfile
+
+    from bibench_deploy.export.pipeline import write_onnx
+    from bibench_deploy.export.source import from_module
+    from bibench_deploy.lint.soft_weights import soft_weights
+    from bibench_train.errors import NotBinaryError
+
+    if example_input is None:
+        raise TypeError("lint_model needs example_input for a module: its shape")
+    source = from_module(model, tuple(example_input.shape), type(model).__name__)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            write_onnx(source, path)
+        except NotBinaryError as error:
+            return soft_weights(chosen[0][0], str(error))
+        return lint_file(path, *chosen)[0]
 
 
 def profile_artifact(

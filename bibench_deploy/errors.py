@@ -4,7 +4,9 @@
     ├── UnknownNameError   a name of no target, rule, device, format or preset
     ├── SourceError        a SOURCE that is missing or is not what its form promises
     ├── GraphError         an .onnx file that cannot be read, or holds what we cannot read
+    │   └── UnfitGraphError    one that is sound, and that no target takes
     ├── OptionError        an export option that the chosen target does not have
+    ├── SettingsError      [tool.bibench.lint] or a baseline that says what is not known
     ├── LoweringError      a graph that a target cannot hold, with every reason at once
     ├── ConversionError    an engine's converter that failed or fell back to float
     ├── ParityError        an artifact whose outputs differ from its source
@@ -58,6 +60,30 @@ class OptionError(DeployError):
             f"target {target} has no --{option.replace('_', '-')} (it is for "
             f"{', '.join(self.holders)}); leave it out"
         )
+
+
+class UnfitGraphError(GraphError):
+    """A sound .onnx file that no target takes as it is.
+
+    Attributes:
+        rule: name of the lint rule that explains it.
+        finding: what was found, without the file's name.
+        hint: what to do.
+    """
+
+    def __init__(self, rule: str, finding: str, hint: str, place: str = "") -> None:
+        self.rule = rule
+        self.finding = finding
+        self.hint = hint
+        super().__init__(f"{place}{finding}; {hint}")
+
+    def at(self, place: str) -> UnfitGraphError:
+        """The same, said of a file."""
+        return UnfitGraphError(self.rule, self.finding, self.hint, place)
+
+
+class SettingsError(DeployError):
+    """Settings of lint, or a baseline, that cannot be read or say what is not known."""
 
 
 class LoweringError(DeployError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bibench_deploy.cli import demo, export, lint, profile, report, train
+from bibench_deploy.cli import demo, export, lint, profile, report, rule, train
 from bibench_deploy.cli._terminal import ending_on_terminate, printable
 from bibench_deploy.errors import DeployError, MissingExtraError
 
@@ -103,6 +103,7 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(export.export)
 app.command()(lint.lint)
+app.command()(rule.rule)
 app.command()(profile.profile)
 app.command()(report.report)
 

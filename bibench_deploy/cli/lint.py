@@ -5,29 +5,92 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bibench_deploy.cli._inputs import find_source
+from bibench_deploy.cli._inputs import find_source, say
 from bibench_deploy.cli._terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bibench_deploy.lint.runner import Report
+    from bibench_deploy.lint.settings import Settings
+    from bibench_deploy.targets._target import Target, WriteOptions
+
+ALL = "all"
+DEFAULT_BASELINE = Path("bibench-lint-baseline.json")
+SETTINGS = "What is reported"
 
 
 def lint(
-    source: Annotated[
-        str | None,
+    sources: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="An .onnx file, a run folder, models/<name> or package.module:callable; "
-            "the latest run in ./runs unless given."
+            metavar="[SOURCE]...",
+            help=".onnx files, run folders, models/<name> or package.module:callable; "
+            "the latest run in ./runs unless given.",
         ),
     ] = None,
-    target: Annotated[str, typer.Option(help="The runtime to check for.")] = "lce",
-    output_format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    target: Annotated[
+        str, typer.Option(help="The runtime to check for; several with commas, or all.")
+    ] = "lce",
+    output_format: Annotated[
+        str, typer.Option("--format", help="text, json, sarif, github or junit.")
+    ] = "text",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     error_on_warning: Annotated[
         bool, typer.Option("--error-on-warning", help="Exit with 1 for warnings too.")
     ] = False,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Exit with 0 whatever is found.")
+    ] = False,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE,…",
+            help="These rules alone: codes, beginnings such as BIB2, or names.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE,…", help="Besides those of pyproject.toml.", rich_help_panel=SETTINGS
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Known findings, which are not reported.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
+    is_baseline_written: Annotated[
+        bool,
+        typer.Option(
+            "--write-baseline",
+            help=f"Write what is found to the baseline, {DEFAULT_BASELINE} unless named.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = False,
+    allow_unfused_scales: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unfused-scales", help="As at the export: such scales are warnings then."
+        ),
+    ] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.onnx",
+            help="Write a new file with all that can be rewritten exactly, and prove it equal.",
+        ),
+    ] = None,
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -38,29 +101,98 @@ def lint(
     """Check whether a binarized network can be deployed.
 
     Exits with 0 when clean, 1 on an error-level finding, 2 when it could not run.
-    Example: [bold]bibench lint model.onnx --target lce --format json[/bold]
+    Example: [bold]bibench lint model.onnx --target lce --format github[/bold]
     """
     from bibench_deploy import targets
-    from bibench_deploy.graph.load import load_graph
     from bibench_deploy.lint import formats
     from bibench_deploy.lint.finding import Severity
-    from bibench_deploy.lint.runner import lint_graph
+    from bibench_deploy.targets._target import WriteOptions
 
-    chosen = targets.load(target)
+    names = targets.names() if target == ALL else target.split(",")
+    chosen = [targets.load(name.strip()) for name in dict.fromkeys(names)]
     render = formats.load("json" if as_json else output_format)
-    network = find_source(source, input_shape)
-    if network.onnx_path is not None:
-        graph = load_graph(network.onnx_path)
-    else:
-        from bibench_deploy.export.pipeline import write_onnx
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            with redirect_stdout(sys.stderr):  # a module may print while it runs
-                write_onnx(network, path)
-            graph = load_graph(path)
-    result = lint_graph(graph, chosen)
-    typer.echo(printable(render(result, network.name)), nl=False)
-    is_bad = result.count(Severity.ERROR) or (error_on_warning and result.count(Severity.WARNING))
-    if is_bad:
+    settings = _settings(select, ignore, baseline)
+    if fix is not None and len(sources or []) > 1:
+        raise typer.BadParameter("one source is fixed at a time", param_hint="--fix")
+    options = WriteOptions(allow_unfused_scales=allow_unfused_scales)
+    named: list[str | None] = [*(sources or [])] or [None]
+    reports = [_report(source, input_shape, chosen, options, settings, fix) for source in named]
+    reports = _without_known(reports, settings, is_baseline_written)
+    typer.echo(printable(render(reports)), nl=False)
+    results = [result for report in reports for result in report.results]
+    bad = [Severity.ERROR, *([Severity.WARNING] if error_on_warning else [])]
+    if not exit_zero and any(result.count(severity) for result in results for severity in bad):
         raise typer.Exit(1)
+
+
+def _settings(select: str | None, ignore: str | None, baseline: Path | None) -> Settings:
+    """What pyproject.toml says, and the command line after it."""
+    from bibench_deploy.lint.settings import codes_of, read_settings
+
+    settings = read_settings(Path.cwd())
+    if select is not None:
+        settings = replace(settings, select=codes_of(select.split(","), "--select"))
+    if ignore is not None:
+        ignored = settings.ignore | codes_of(ignore.split(","), "--ignore")
+        settings = replace(settings, ignore=ignored)
+    return settings if baseline is None else replace(settings, baseline=baseline)
+
+
+def _report(
+    text: str | None,
+    input_shape: str | None,
+    chosen: Sequence[Target],
+    options: WriteOptions,
+    settings: Settings,
+    fix: Path | None,
+) -> Report:
+    """Lint one source, and write what can be fixed of it."""
+    from bibench_deploy.lint.runner import Report, lint_file
+
+    source = find_source(text, input_shape)
+    with tempfile.TemporaryDirectory() as folder:
+        path = source.onnx_path or Path(folder) / "model.onnx"
+        if source.onnx_path is None:
+            from bibench_deploy.export.pipeline import write_onnx
+            from bibench_deploy.lint.soft_weights import soft_weights
+            from bibench_train.errors import NotBinaryError
+
+            try:
+                with redirect_stdout(sys.stderr):  # a module may print while it runs
+                    write_onnx(source, path)
+            except NotBinaryError as error:
+                results = tuple(soft_weights(target, str(error)) for target in chosen)
+                return Report(text or source.name, tuple(map(settings.apply, results)))
+        if fix is not None:
+            _fix(path, fix)
+        results = lint_file(path, chosen, options)
+    return Report(text or source.name, tuple(settings.apply(result) for result in results))
+
+
+def _fix(source: Path, destination: Path) -> None:
+    from bibench_deploy.lint.fix import fix_file
+
+    done = fix_file(source, destination)
+    if done.parity is None:
+        say(f"nothing to fix: {destination} was not written")
+        return
+    say(
+        f"{destination}: rewrote {done.signs} signs, {done.scales} scales and {done.clips} clips; "
+        f"equal on {done.parity.inputs} inputs, max error {done.parity.max_abs_error:.1e}"
+    )
+
+
+def _without_known(
+    reports: list[Report], settings: Settings, is_baseline_written: bool
+) -> list[Report]:
+    """What the baseline does not list; written first where that is asked for."""
+    from bibench_deploy.lint.baseline import read_baseline, without_known, write_baseline
+
+    path = settings.baseline
+    if is_baseline_written:
+        path = path or DEFAULT_BASELINE
+        say(f"{path}: {write_baseline(path, reports)} findings are known from now on")
+    if path is None:
+        return reports
+    known = read_baseline(path)
+    return [without_known(report, known) for report in reports]

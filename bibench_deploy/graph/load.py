@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
-from bibench_deploy.errors import GraphError
+from bibench_deploy.errors import GraphError, UnfitGraphError
 from bibench_deploy.graph.ceil_mode import drop_idle_windows
 from bibench_deploy.graph.check_shapes import check_shapes
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
@@ -61,6 +61,8 @@ def load_graph(path: Path) -> ir.Model:
             node.name = node.name or node.outputs[0].name  # messages and manifests name nodes
         _forget_shapes(model)
         _check_with_batch(model)
+    except UnfitGraphError as error:
+        raise error.at(f"{path}: ") from error
     except GraphError as error:
         text = str(error)
         raise GraphError(text if text.startswith(str(path)) else f"{path}: {text}") from error
@@ -157,8 +159,11 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if not proto.graph.node:
         raise GraphError(f"{path}: not an ONNX model: it holds no node")
     if opset < OLDEST_OPSET:
-        raise GraphError(
-            f"{path}: opset {opset} is older than {OLDEST_OPSET}; export it with a newer one"
+        raise UnfitGraphError(
+            "old-opset",
+            f"opset {opset} is older than {OLDEST_OPSET}",
+            "export it with a newer one",
+            f"{path}: ",
         )
     for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
         for value in values:
@@ -173,6 +178,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise GraphError(
             f"{path}: fails the ONNX checker: {_first_line(error)}; export the model again"
         ) from error
+    if (size := _external_bytes(proto)) > LARGEST_FILE_BYTES:
+        raise UnfitGraphError(
+            "file-size",
+            f"its weights are {size / 2**30:.1f} GiB, and no engine's file holds more than 2",
+            "make the layers that stay in float smaller",
+            f"{path}: ",
+        )
     try:
         # Weights beside the file, as torch.onnx.export keeps them, come inside.
         onnx.load_external_data_for_model(proto, str(path.parent))
@@ -190,6 +202,23 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise GraphError(
             f"{path}: cannot be read ({_first_line(error)}); export the model again"
         ) from error
+
+
+def _external_bytes(proto: onnx.ModelProto) -> int:
+    """How much of the weights lies in other files, by what the file says of their sizes."""
+    external = onnx.TensorProto.EXTERNAL
+    return sum(
+        math.prod(tensor.dims) * _size_of(tensor.data_type)
+        for tensor in proto.graph.initializer
+        if tensor.data_location == external
+    )
+
+
+def _size_of(data_type: int) -> int:
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    except KeyError:  # a type that there is none of: the checker has a word for it
+        return 1
 
 
 def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
@@ -246,9 +275,10 @@ def _fix_batch(model: ir.Model) -> None:
             raise GraphError(f'input "{value.name}" has no shape; export it with one')
         dynamic = [str(size) for size in list(value.shape)[1:] if not isinstance(size, int)]
         if dynamic:
-            raise GraphError(
-                f'input "{value.name}" has dynamic sizes ({", ".join(dynamic)}); '
-                "export the model with fixed sizes"
+            raise UnfitGraphError(
+                "dynamic-shape",
+                f'input "{value.name}" has dynamic sizes ({", ".join(dynamic)})',
+                "export the model with fixed sizes",
             )
         sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
         if min(sizes, default=1) < 1 or math.prod(sizes) > LARGEST_INPUT:
@@ -257,7 +287,11 @@ def _fix_batch(model: ir.Model) -> None:
                 "export the model for real images"
             )
         if value.dtype != ir.DataType.FLOAT:
-            raise GraphError(f'input "{value.name}" is {value.dtype}; export the model in float32')
+            raise UnfitGraphError(
+                "tensor-type",
+                f'input "{value.name}" is {value.dtype}',
+                "export the model in float32",
+            )
         is_image = value is graph.inputs[0] or not isinstance(value.shape[0], int)
         if value.shape[0] != 1 and is_image:
             text = f'input "{value.name}": its batch of {value.shape[0]} became 1'

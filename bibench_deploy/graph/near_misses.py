@@ -37,10 +37,12 @@ class NearMiss:
     Attributes:
         node: its name.
         reason: what of it is binary, and what cannot be shown to be.
+        rule: name of the lint rule that explains it.
     """
 
     node: str
     reason: str
+    rule: str
 
 
 def near_misses(model: ir.Model) -> tuple[NearMiss, ...]:
@@ -52,19 +54,19 @@ def near_misses(model: ir.Model) -> tuple[NearMiss, ...]:
     convs = binary_convs(model)
     proven = {conv.node for conv in convs}
     explained = {node for conv in convs for node in conv.binarization.nodes}
-    reasons: dict[ir.Node, str] = {}
+    reasons: dict[ir.Node, tuple[str, str]] = {}
     for node in model.graph:
         if node.domain == "" and node.op_type in _LAYERS and node not in proven:
-            reason, slice_nodes = _reason_of_layer(model, node)
+            rule, reason, slice_nodes = _reason_of_layer(model, node)
             explained.update(slice_nodes)
             if reason:
-                reasons[node] = reason
+                reasons[node] = reason, rule
     for node in model.graph:
         if node.domain == "" and node.op_type in _STEPS and node not in explained:
             for other, reason in _reasons_of_step(model, node):
-                reasons.setdefault(other, reason)
+                reasons.setdefault(other, (reason, "sign-without-layer"))
     return tuple(
-        NearMiss(node.name or "", reasons[node]) for node in model.graph if node in reasons
+        NearMiss(node.name or "", *reasons[node]) for node in model.graph if node in reasons
     )
 
 
@@ -102,12 +104,12 @@ def why_not_one_layer(model: ir.Model, node: ir.Node) -> str | None:
     )
 
 
-def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, tuple[ir.Node, ...]]:
-    """Why a layer is no binary one, and the slice that its input's signs come from."""
+def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, str, tuple[ir.Node, ...]]:
+    """The rule and why a layer is no binary one, and the slice that its signs come from."""
     weight = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
     source = node.inputs[0]
     if source is None or weight is None or weight.dtype != np.float32 or weight.ndim < 2:
-        return "", ()
+        return "", "", ()
     array: npt.NDArray[np.float32] = weight.astype(np.float32, copy=False)
     axis = _output_axis(node)
     parts = binary_weight(array, axis)
@@ -115,15 +117,19 @@ def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, tuple[ir.Node
     binarization = find_binarization(model, end)
     nodes = binarization.nodes if binarization is not None else ()
     if parts is None:
-        return ("" if binarization is None else _several_magnitudes(array, axis)), nodes
+        reason = "" if binarization is None else _several_magnitudes(array, axis)
+        return "float-weights-on-signs", reason, nodes
     if binarization is not None:
-        return (
+        reason = (
             "its weights and its input are binary, but they cannot be shown to be one layer: "
             f"{_what_is_between(node, binarization)}"
-        ), nodes
+        )
+        is_transposed = node.op_type == "ConvTranspose"
+        return "transposed-convolution" if is_transposed else "changed-signs", reason, nodes
     if (parts[0] == parts[0].flat[0]).all():
-        return "", ()  # a mean or a sum over a window
-    return f"its weights hold one magnitude per channel, but {_why_not(model, end)}", ()
+        return "", "", ()  # a mean or a sum over a window
+    reason = f"its weights hold one magnitude per channel, but {_why_not(model, end)}"
+    return "binary-weights-on-float", reason, ()
 
 
 def _output_axis(node: ir.Node) -> int:

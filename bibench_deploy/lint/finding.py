@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -23,7 +24,7 @@ class Finding:
         code: of the rule, such as BIB201.
         rule: its name, such as scale-granularity.
         severity: for the target that was asked about.
-        layer: name of the node in the .onnx file.
+        layer: name of the node in the .onnx file; empty where it is the file as a whole.
         message: what was found.
         hint: what to do.
     """
@@ -34,6 +35,11 @@ class Finding:
     layer: str
     message: str
     hint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rule and the layer alone: it stays when a message or a severity changes."""
+        return hashlib.sha256(f"{self.rule}\n{self.layer}".encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as JSON output and manifests hold them."""

@@ -21,6 +21,7 @@ its weights: a = (s + 1)/2, so W · a = W · s/2 + Σ W/2, and its padding with 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,17 +35,23 @@ from bibench_deploy.lowering.layer_input import new_node, new_pad, new_sign
 from bibench_deploy.lowering.sign_places import mark_layer, mark_layout
 
 
-def canonical_binarization(model: ir.Model, *, is_widest: bool = False) -> None:
+def canonical_binarization(
+    model: ir.Model,
+    *,
+    is_widest: bool = False,
+    is_chosen: Callable[[BinaryConv], bool] = lambda _: True,
+) -> None:
     """Apply the pass to `model`, in place.
 
     Args:
         model: the graph.
+        is_chosen: whether a layer is rewritten.
         is_widest: take each sign as far back as it is one: over a ReLU, Tanh or division that
             nothing else reads, and that then goes. The same signs, but a network with other
             operators: not for the FP32 twin.
     """
     rewriter = _Rewriter(model.graph)
-    convs = binary_convs(model)
+    convs = [conv for conv in binary_convs(model) if is_chosen(conv)]
     if is_widest:
         signs = {node for conv in convs for node in conv.binarization.nodes}
         convs = [_widened(model, conv, signs) for conv in convs]

@@ -77,6 +77,33 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a target holds at a price: what lint reports as a warning.
+
+    Attributes:
+        rule: name of the lint rule that explains it.
+        node: name of the node in the .onnx file.
+        message: what is slower or larger, and by how much.
+        hint: what to do.
+        is_small: whether it is worth knowing and no more: information, not a warning.
+    """
+
+    rule: str
+    node: str
+    message: str
+    hint: str
+    is_small: bool = False
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a target says of a model: what it cannot hold, and what it holds at a price."""
+
+    refusals: list[Refusal]
+    costs: list[Cost]
+
+
+@dataclass(frozen=True)
 class Execution:
     """What a written model computed for a batch of inputs, in PyTorch's layout.
 
@@ -168,6 +195,8 @@ class Target(Protocol):
     held_scales: frozenset[Any]
     #: Fields of `WriteOptions` that mean something here; others must keep their defaults.
     options: frozenset[str]
+    #: What exactly 0 becomes where a model says neither +1 nor −1; 0 where it stays what it is.
+    sign_of_zero: int = 1
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """Every reason why the target cannot hold a model; empty where it can.
@@ -175,6 +204,10 @@ class Target(Protocol):
         Export refuses these and lint reports these, so that the two cannot disagree.
         """
         ...
+
+    def examine(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> Examination:
+        """The refusals, and what else a user should know before the export."""
+        return Examination(self.refusals(model, options), [])
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy of the model in the form that this target writes."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bibench_deploy.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from bibench_deploy.lint.runner import LintResult
+    from bibench_deploy.lint.runner import Report
 
 
 def names() -> list[str]:
@@ -18,13 +18,13 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def load(name: str) -> Callable[[LintResult, str], str]:
-    """The function that prints a result in this format: (result, source) → text.
+def load(name: str) -> Callable[[Sequence[Report]], str]:
+    """The function that prints reports in this format: one or more of them → text.
 
     Raises:
         UnknownNameError: there is no such format.
     """
     if name not in names():
         raise UnknownNameError("lint format", name, names())
-    render: Callable[[LintResult, str], str] = importlib.import_module(f"{__name__}.{name}").render
+    render: Callable[[Sequence[Report]], str] = importlib.import_module(f"{__name__}.{name}").render
     return render

@@ -1,30 +1,92 @@
-"""Findings for people: grouped by layer, each with its hint, and one line that sums up."""
+"""Findings for people: grouped by layer, each with its hint; for several targets, a matrix.
+
+What is only worth knowing is one line for each rule, however many layers it is true of.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from bibench_deploy.lint.finding import Severity
-from bibench_deploy.lint.runner import LintResult
+from bibench_deploy.lint.finding import Finding, Severity
+from bibench_deploy.lint.runner import LintResult, Report
+
+THE_FILE = "(the file)"
+_MOST_CODES = 3
 
 
-def render(result: LintResult, source: str) -> str:
-    """The findings of `source` as plain text."""
+def render(reports: Sequence[Report]) -> str:
+    """The findings as plain text; a matrix of layers and targets where there are several."""
     lines: list[str] = []
-    for layer, findings in groupby(result.findings, key=lambda finding: finding.layer):
-        lines.append(layer)
+    for report in reports:
+        if lines:
+            lines.append("")
+        if len(report.results) == 1:
+            lines += _findings(report.results[0], report.source)
+        else:
+            lines += _matrix(report)
+    return "\n".join(lines) + "\n"
+
+
+def _findings(result: LintResult, source: str) -> Iterator[str]:
+    grave = [item for item in result.findings if item.severity is not Severity.INFO]
+    for layer, findings in groupby(grave, key=lambda finding: finding.layer):
+        yield layer or THE_FILE
         for finding in findings:
             head = f"  {finding.severity.value}: {finding.code} {finding.rule}"
-            lines += [f"{head}: {finding.message}", f"    hint: {finding.hint}"]
-    if result.layers == 0:
-        summary = "no binary layer found: nothing to check"
-    elif not result.findings:
-        summary = f"{_counted(result.layers, 'binary layer')}, no findings"
-    else:
-        counts = [_counted(result.count(severity), severity.value) for severity in _SUMMED]
-        summary = ", ".join([_counted(result.layers, "binary layer"), *counts])
-    lines.append(f"{source} for {result.target}: {summary}")
-    return "\n".join(lines) + "\n"
+            yield f"{head}: {finding.message}"
+            yield f"    hint: {finding.hint}"
+    small = [item for item in result.findings if item.severity is Severity.INFO]
+    for code in sorted({finding.code for finding in small}):
+        yield _known(tuple(finding for finding in small if finding.code == code))
+    yield f"{source} for {result.target}: {_summary(result)}"
+
+
+def _known(findings: tuple[Finding, ...]) -> str:
+    """All layers of which one thing is worth knowing, in one line."""
+    first = findings[0]
+    place = first.layer or THE_FILE
+    others = f" and {_counted(len(findings) - 1, 'other')}" if len(findings) > 1 else ""
+    return f"info: {first.code} {first.rule}: {place}{others}: {first.message}"
+
+
+def _summary(result: LintResult) -> str:
+    layers = _counted(len(result.layers), "binary layer")
+    grave = [_counted(result.count(severity), severity.value) for severity in _SUMMED]
+    if any(result.count(severity) for severity in _SUMMED):
+        return ", ".join([layers, *grave] if result.layers else grave)
+    return f"{layers}, no findings" if result.layers else "no binary layer found: nothing to check"
+
+
+def _matrix(report: Report) -> Iterator[str]:
+    """A row for each layer that is binary or that something was found of, a column a target."""
+    named = [layer for result in report.results for layer in result.layers]
+    named += [finding.layer for result in report.results for finding in result.findings]
+    rows = [["layer", *(result.target for result in report.results)]]
+    for layer in sorted(dict.fromkeys(named), key=bool):
+        rows.append([layer or THE_FILE, *(_cell(result, layer) for result in report.results)])
+    rows.append(["deployable", *(_verdict(result) for result in report.results)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+    yield f"{report.source}: --target NAME tells what was found, `bibench rule CODE` why"
+
+
+def _cell(result: LintResult, layer: str) -> str:
+    """The worst that was found of a layer, with its codes."""
+    found = [finding for finding in result.findings if finding.layer == layer]
+    for severity in _SUMMED:
+        codes = sorted({finding.code for finding in found if finding.severity is severity})
+        if codes:
+            more = f" +{len(codes) - _MOST_CODES}" if len(codes) > _MOST_CODES else ""
+            return f"{severity.value} {' '.join(codes[:_MOST_CODES])}{more}"
+    return "ok"
+
+
+def _verdict(result: LintResult) -> str:
+    errors = result.count(Severity.ERROR)
+    return f"no, {_counted(errors, 'error')}" if errors else "yes"
 
 
 _SUMMED = (Severity.ERROR, Severity.WARNING)

@@ -13,6 +13,22 @@ Rests on: LCE's converter, which matches LceQuantize directly in front of the co
 
 from __future__ import annotations
 
-from bibench_deploy.lint.rules._rule import Rule
+from collections.abc import Iterator
 
-RULE = Rule("BIB105", "changed-signs")
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._rule import Defect, Rule
+
+
+def _check(network: Network) -> Iterator[Defect]:
+    for miss in network.near_misses:
+        if miss.rule == "changed-signs":
+            yield Defect(
+                miss.node,
+                Severity.WARNING,
+                f"{miss.reason}: it runs in float",
+                "do the same before the sign",
+            )
+
+
+RULE = Rule("BIB105", "changed-signs", _check)

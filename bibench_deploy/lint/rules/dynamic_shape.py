@@ -11,6 +11,17 @@ Rests on: TensorFlow Lite's and daBNN's memory plans, which are made before the 
 
 from __future__ import annotations
 
-from bibench_deploy.lint.rules._rule import Rule
+from collections.abc import Iterator
 
-RULE = Rule("BIB502", "dynamic-shape")
+from bibench_deploy.graph.load import notes
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._rule import Defect, Rule
+
+
+def _check(network: Network) -> Iterator[Defect]:
+    for note in notes(network.model):
+        yield Defect("", Severity.INFO, note, "export the model with a batch of 1")
+
+
+RULE = Rule("BIB502", "dynamic-shape", _check)

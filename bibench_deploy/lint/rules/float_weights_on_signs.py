@@ -13,6 +13,22 @@ target lce); daBNN's BinConv2D, whose weights are bits.
 
 from __future__ import annotations
 
-from bibench_deploy.lint.rules._rule import Rule
+from collections.abc import Iterator
 
-RULE = Rule("BIB103", "float-weights-on-signs")
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._rule import Defect, Rule
+
+
+def _check(network: Network) -> Iterator[Defect]:
+    for miss in network.near_misses:
+        if miss.rule == "float-weights-on-signs":
+            yield Defect(
+                miss.node,
+                Severity.WARNING,
+                f"{miss.reason}: it runs in float",
+                "binarize its weights, or let it read the numbers before the sign",
+            )
+
+
+RULE = Rule("BIB103", "float-weights-on-signs", _check)

@@ -22,11 +22,12 @@ from bibench_deploy.lint.rules._rule import Defect, Rule
 
 def _check(network: Network) -> Iterator[Defect]:
     for facts in network.layers:
-        if facts.at_threshold == 0:
+        if facts.at_threshold == 0 and network.target.sign_of_zero:
             yield Defect(
                 facts.name,
                 Severity.WARNING,
-                f"{facts.threshold:g} becomes 0 here, and +1 on {network.target.name}",
+                f"{facts.threshold:g} becomes 0 here, and {network.target.sign_of_zero:+d} on "
+                f"{network.target.name}",
                 "binarize by torch.where(x >= 0, 1.0, -1.0)",
             )
 

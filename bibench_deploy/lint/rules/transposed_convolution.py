@@ -10,6 +10,22 @@ Rests on: LCE's operators (LceBconv2d, LceBMaxPool2d, LceQuantize, LceDequantize
 
 from __future__ import annotations
 
-from bibench_deploy.lint.rules._rule import Rule
+from collections.abc import Iterator
 
-RULE = Rule("BIB307", "transposed-convolution")
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._rule import Defect, Rule
+
+
+def _check(network: Network) -> Iterator[Defect]:
+    for miss in network.near_misses:
+        if miss.rule == "transposed-convolution":
+            yield Defect(
+                miss.node,
+                Severity.WARNING,
+                f"{miss.reason}: it runs in float",
+                "upsample, and use a binary convolution",
+            )
+
+
+RULE = Rule("BIB307", "transposed-convolution", _check)

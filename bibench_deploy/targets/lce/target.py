@@ -37,6 +37,7 @@ from bibench_deploy.lowering.unfused_scales import (
 )
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
+    Examination,
     Execution,
     Refusal,
     Target,
@@ -47,6 +48,7 @@ from bibench_deploy.targets._target import (
 from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
 from bibench_deploy.targets.lce.channel_order import is_sequence
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
+from bibench_deploy.targets.lce.costs import costs
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
 from bibench_deploy.targets.lce.layers import account_layers
 from bibench_deploy.targets.lce.padding import fit_padding, plan_padding
@@ -74,6 +76,12 @@ class LceTarget(Target):
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """See `capabilities.refusals`."""
         return refusals(self, model, self.lower(model), options)
+
+    def examine(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> Examination:
+        """The refusals; and where there are none, see `costs.costs`."""
+        lowered = self.lower(model)
+        refused = refusals(self, model, lowered, options)
+        return Examination(refused, [] if refused else list(costs(model, lowered)))
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""
