@@ -103,13 +103,11 @@ def lint(
     Exits with 0 when clean, 1 on an error-level finding, 2 when it could not run.
     Example: [bold]bibench lint model.onnx --target lce --format github[/bold]
     """
-    from bibench_deploy import targets
     from bibench_deploy.lint import formats
     from bibench_deploy.lint.finding import Severity
     from bibench_deploy.targets._target import WriteOptions
 
-    names = targets.names() if target == ALL else target.split(",")
-    chosen = [targets.load(name.strip()) for name in dict.fromkeys(names)]
+    chosen = named_targets(target)
     render = formats.load("json" if as_json else output_format)
     settings = _settings(select, ignore, baseline)
     if fix is not None and len(sources or []) > 1:
@@ -123,6 +121,18 @@ def lint(
     bad = [Severity.ERROR, *([Severity.WARNING] if error_on_warning else [])]
     if not exit_zero and any(result.count(severity) for result in results for severity in bad):
         raise typer.Exit(1)
+
+
+def named_targets(text: str) -> list[Target]:
+    """The targets that --target or --lint names: one, several with commas, or all.
+
+    Raises:
+        UnknownNameError: one of them is none.
+    """
+    from bibench_deploy import targets
+
+    names = targets.names() if text == ALL else [name.strip() for name in text.split(",")]
+    return [targets.load(name) for name in dict.fromkeys(names)]
 
 
 def _settings(select: str | None, ignore: str | None, baseline: Path | None) -> Settings:

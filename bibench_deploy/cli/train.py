@@ -151,6 +151,14 @@ def train(
             help="The run folder. Default: runs/<architecture>-<algorithm>-<dataset>.",
         ),
     ] = None,
+    lint_target: Annotated[
+        str | None,
+        typer.Option(
+            "--lint",
+            metavar="TARGET",
+            help="Warn before the first epoch of what keeps the network from this runtime.",
+        ),
+    ] = None,
     is_list: Annotated[
         bool, typer.Option("--list", help="List architectures, algorithms and data sets.")
     ] = False,
@@ -176,6 +184,10 @@ def train(
         raise typer.BadParameter(
             f'one of {", ".join(DEVICES)}, not "{device}"', param_hint="--device"
         )
+    if lint_target is not None:
+        from bibench_deploy.cli.lint import named_targets
+
+        named_targets(lint_target)
     changes = _given(
         epochs=epochs,
         batch_size=batch_size,
@@ -202,7 +214,7 @@ def train(
             raise typer.BadParameter(
                 "a resumed run has its weights already", param_hint="--init with --resume"
             )
-        run = _resume(arch, algorithm, dataset, changes, images, out, engine)
+        run = _resume(arch, algorithm, dataset, changes, images, out, lint_target, engine)
     else:
         run = _start(
             arch or DEFAULT_ARCHITECTURE,
@@ -212,6 +224,7 @@ def train(
             images,
             out,
             init,
+            lint_target,
             engine,
         )
     if _is_main_process():
@@ -268,6 +281,7 @@ def _start(
     images: _Images,
     out: Path | None,
     init: str | None,
+    lint_target: str | None,
     engine: dict[str, Any],
 ) -> TrainedRun:
     from bibench_train import algorithms, architectures
@@ -282,6 +296,7 @@ def _start(
     if init_dir is None and init is None and not is_float:
         beginning += f" (no {architecture} fp32 run on {dataset} found; --init names one)"
     _say(f"training {architecture} {algorithm} on {dataset} {beginning} into {out}")
+    _lint(lint_target, architecture, algorithm, data_set, recipe.epochs)
     return _train(
         architecture=architecture,
         algorithm=algorithm,
@@ -300,6 +315,7 @@ def _resume(
     changes: dict[str, Any],
     images: _Images,
     out: Path | None,
+    lint_target: str | None,
     engine: dict[str, Any],
 ) -> TrainedRun:
     from bibench_train.training.checkpoint import load_resume
@@ -310,15 +326,42 @@ def _resume(
         f"resuming {info.architecture} {info.algorithm} on {info.dataset} in {out} after epoch "
         f"{info.epochs_done} of {info.recipe.epochs}"
     )
+    architecture, algorithm = architecture or info.architecture, algorithm or info.algorithm
+    data_set = images.load(dataset or info.dataset, info.input_shape[1])
+    recipe = _recipe(info.recipe, changes)
+    _lint(lint_target, architecture, algorithm, data_set, recipe.epochs)
     return _train(
-        architecture=architecture or info.architecture,
-        algorithm=algorithm or info.algorithm,
-        dataset=images.load(dataset or info.dataset, info.input_shape[1]),
+        architecture=architecture,
+        algorithm=algorithm,
+        dataset=data_set,
         out=out,
-        recipe=_recipe(info.recipe, changes),
+        recipe=recipe,
         is_resumed=True,
         **engine,
     )
+
+
+def _lint(
+    target: str | None, architecture: str, algorithm: str, dataset: Dataset, epochs: int
+) -> None:
+    """Say what lint will find in the network when it is trained; nothing without a target."""
+    from bibench_train import architectures
+
+    pixels = architectures.load(architecture).image_size
+    if target is None or not _is_main_process() or pixels not in (None, dataset.input_shape[1]):
+        return  # images of another size end the training in one line
+    from bibench_deploy.cli.lint import named_targets
+    from bibench_deploy.export.finished_form import lint_finished_form
+    from bibench_deploy.lint.finding import Severity
+    from bibench_deploy.lint.formats.text import by_rule
+
+    results = lint_finished_form(architecture, algorithm, dataset, epochs, named_targets(target))
+    for result in results:
+        grave = [item for item in result.findings if item.severity is not Severity.INFO]
+        for line in by_rule(grave):
+            _say(f"lint for {result.target}: {line}")
+        if not grave:
+            _say(f"lint for {result.target}: nothing keeps {architecture} {algorithm} from it")
 
 
 def _train(*, out: Path, **arguments: Any) -> TrainedRun:

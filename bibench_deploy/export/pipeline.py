@@ -307,7 +307,7 @@ class _Export:
             "size_bytes": files["model"]["size_bytes"],
             "layers": written.layers,
             "verification": verification,
-            "findings": [] if linted is None else [item.to_json() for item in linted.findings],
+            "findings": _grave(linted),
             "unproven": [] if is_twin else [asdict(miss) for miss in near_misses(graph)],
             "notes": list(notes(graph)),
             "versions": {**_own_versions(), **written.versions},
@@ -357,6 +357,12 @@ class _Answers:
             result["torch_correct"] = int((expected == labels).sum())
             result["same_answers"] = int((answers == expected).sum())
         return result
+
+
+def _grave(linted: LintResult | None) -> list[dict[str, Any]]:
+    """Findings as the manifest keeps them; what is only worth knowing is for lint to tell."""
+    findings = () if linted is None else linted.findings
+    return [item.to_json() for item in findings if item.severity is not Severity.INFO]
 
 
 def _own_versions() -> dict[str, str]:

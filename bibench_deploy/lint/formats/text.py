@@ -37,24 +37,24 @@ def _findings(result: LintResult, source: str) -> Iterator[str]:
             yield f"{head}: {finding.message}"
             yield f"    hint: {finding.hint}"
     small = [item for item in result.findings if item.severity is Severity.INFO]
-    for code in sorted({finding.code for finding in small}):
-        yield _known(tuple(finding for finding in small if finding.code == code))
+    yield from by_rule(small)
     yield f"{source} for {result.target}: {_summary(result)}"
 
 
-def _known(findings: tuple[Finding, ...]) -> str:
-    """All layers of which one thing is worth knowing, in one line."""
-    first = findings[0]
-    place = first.layer or THE_FILE
-    others = f" and {_counted(len(findings) - 1, 'other')}" if len(findings) > 1 else ""
-    return f"info: {first.code} {first.rule}: {place}{others}: {first.message}"
+def by_rule(findings: Sequence[Finding]) -> Iterator[str]:
+    """A line for each rule, with the first layer and what was found there; by code."""
+    for code in sorted({finding.code for finding in findings}):
+        first, *others = [finding for finding in findings if finding.code == code]
+        place = first.layer or THE_FILE
+        place += f" and {_counted(len(others), 'other')}" if others else ""
+        yield f"{first.severity.value}: {code} {first.rule}: {place}: {first.message}"
 
 
 def _summary(result: LintResult) -> str:
     layers = _counted(len(result.layers), "binary layer")
-    grave = [_counted(result.count(severity), severity.value) for severity in _SUMMED]
-    if any(result.count(severity) for severity in _SUMMED):
-        return ", ".join([layers, *grave] if result.layers else grave)
+    if result.findings:
+        counts = [_counted(result.count(severity), severity.value) for severity in _SUMMED]
+        return ", ".join([layers, *counts] if result.layers else counts)
     return f"{layers}, no findings" if result.layers else "no binary layer found: nothing to check"
 
 
