@@ -75,6 +75,8 @@ def _fits(node: ir.Node) -> bool:
         )
     if node.op_type == "BatchNormalization" and len(given) == 5:
         return len(given[0]) >= 2 and all(sizes == [given[0][1]] for sizes in given[1:])
+    if node.op_type == "Clip":
+        return all(math.prod(bound) == 1 for bound in given[1:])
     if node.op_type == "Gemm" and len(given) == 3 and not _is_open(node):
         output = _sizes(node.outputs[0])[-len(given[2]) :] if given[2] else []
         return len(given[2]) == len(output) and all(

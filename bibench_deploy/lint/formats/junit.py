@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from bibench_deploy.lint.finding import Finding, Severity
-from bibench_deploy.lint.formats.text import THE_FILE
+from bibench_deploy.lint.formats.text import THE_FILE, one_line
 from bibench_deploy.lint.runner import LintResult, Report
 
 
@@ -25,7 +25,10 @@ def _suite(report: Report, result: LintResult) -> ET.Element:
         cases.setdefault(finding.layer, []).append(finding)
     suite = ET.Element("testsuite")
     for layer, findings in cases.items():
-        names = {"classname": f"{report.source} for {result.target}", "name": layer or THE_FILE}
+        names = {
+            "classname": f"{report.source} for {result.target}",
+            "name": one_line(layer or THE_FILE),
+        }
         case = ET.SubElement(suite, "testcase", names)
         errors = [item for item in findings if item.severity is Severity.ERROR]
         if errors:

@@ -31,11 +31,11 @@ def render(reports: Sequence[Report]) -> str:
 def _findings(result: LintResult, source: str) -> Iterator[str]:
     grave = [item for item in result.findings if item.severity is not Severity.INFO]
     for layer, findings in groupby(grave, key=lambda finding: finding.layer):
-        yield layer or THE_FILE
+        yield one_line(layer or THE_FILE)
         for finding in findings:
             head = f"  {finding.severity.value}: {finding.code} {finding.rule}"
-            yield f"{head}: {finding.message}"
-            yield f"    hint: {finding.hint}"
+            yield one_line(f"{head}: {finding.message}")
+            yield one_line(f"    hint: {finding.hint}")
     small = [item for item in result.findings if item.severity is Severity.INFO]
     yield from by_rule(small)
     yield f"{source} for {result.target}: {_summary(result)}"
@@ -47,7 +47,12 @@ def by_rule(findings: Sequence[Finding]) -> Iterator[str]:
         first, *others = [finding for finding in findings if finding.code == code]
         place = first.layer or THE_FILE
         place += f" and {_counted(len(others), 'other')}" if others else ""
-        yield f"{first.severity.value}: {code} {first.rule}: {place}: {first.message}"
+        yield one_line(f"{first.severity.value}: {code} {first.rule}: {place}: {first.message}")
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks: the names in a file may hold some."""
+    return text.replace("\n", " ").replace("\r", " ")
 
 
 def _summary(result: LintResult) -> str:
@@ -64,7 +69,9 @@ def _matrix(report: Report) -> Iterator[str]:
     named += [finding.layer for result in report.results for finding in result.findings]
     rows = [["layer", *(result.target for result in report.results)]]
     for layer in sorted(dict.fromkeys(named), key=bool):
-        rows.append([layer or THE_FILE, *(_cell(result, layer) for result in report.results)])
+        rows.append(
+            [one_line(layer or THE_FILE), *(_cell(result, layer) for result in report.results)]
+        )
     rows.append(["deployable", *(_verdict(result) for result in report.results)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -11,7 +11,12 @@ from math import prod
 
 import onnx_ir as ir
 
-from bibench_deploy.graph.facts import BinaryConv, binary_convs, only_reader, shape_of
+from bibench_deploy.graph.facts import (
+    BinaryConv,
+    binary_convs,
+    only_reader,
+    shape_of,
+)
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.lowering.sign_places import source_layer
 from bibench_deploy.targets._target import Cost
@@ -32,10 +37,12 @@ def costs(model: ir.Model, lowered: ir.Model) -> Iterator[Cost]:
     convs = binary_convs(lowered)
     for conv in convs:
         pieces.setdefault(source_layer(conv.node), []).append(conv)
-    for conv in binary_convs(model):
+    source = {conv.facts.name: conv for conv in binary_convs(model)}
+    for conv in source.values():
         yield from _costs_of_pieces(conv, pieces.get(conv.facts.name, []))
     signs = {conv.binarization.nodes[0] for conv in convs}
-    yield from _costs_of_shifts(convs)
+    for conv in convs:
+        yield from _costs_of_shift(conv, source[source_layer(conv.node)])
     for node in lowered.graph:
         if node.op_type == "BatchNormalization" and node.domain == "":
             yield from _costs_of_batch_norm(node)
@@ -92,21 +99,21 @@ def _binary_macs(conv: BinaryConv) -> int:
     return conv.weight.size * prod(conv.facts.output_shape[2:])
 
 
-def _costs_of_shifts(convs: list[BinaryConv]) -> Iterator[Cost]:
-    """Additions before a sign that no batch norm took over."""
-    for conv in convs:
-        source = conv.binarization.source
-        node = source.producer()
-        constants = [] if node is None else [constant_of(value) for value in node.inputs]
-        if node is None or node.op_type not in _SUMS or not any(x is not None for x in constants):
-            continue
-        yield Cost(
-            "mean-shift",
-            source_layer(conv.node),
-            f"an addition over {prod(shape_of(source)):,} numbers before its sign",
-            "leave it, or train without a shift (bireal, bnn)",
-            is_small=True,
-        )
+def _costs_of_shift(conv: BinaryConv, layer: BinaryConv) -> Iterator[Cost]:
+    """An addition before a sign that no batch norm took over; `layer` is the source graph's."""
+    source = conv.binarization.source
+    node = source.producer()
+    operands = () if node is None or node.op_type not in _SUMS else node.inputs
+    if all(constant_of(value) is None for value in operands):
+        return
+    name, work = layer.facts.name, f"an addition over {prod(shape_of(source)):,} numbers"
+    if layer.facts.threshold != 0 or layer.facts.has_mean_shift:
+        hint = "leave it, or train without a shift (bireal, bnn)"
+        yield Cost("mean-shift", name, f"{work} before its sign", hint, is_small=True)
+    elif layer.binarization.middle == 0:
+        message = f"0 becomes −1 here, which costs {work}: LCE makes +1 of it"
+        hint = "binarize by torch.where(x >= 0, 1.0, -1.0)"
+        yield Cost("sign-of-zero", name, message, hint, is_small=True)
 
 
 def _costs_of_batch_norm(node: ir.Node) -> Iterator[Cost]:

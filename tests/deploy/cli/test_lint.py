@@ -20,16 +20,17 @@ def test_findings_are_on_stdout_and_nothing_else_is_anywhere(networks, bibench) 
     result = bibench("lint", "warning.onnx", "--target", "lce")
     assert result.stderr == ""
     assert "warning: BIB101 sign-of-zero" in result.stdout
-    assert result.stdout.endswith("warning for lce: 1 binary layer, 0 errors, 1 warning\n")
+    assert result.stdout.endswith("warning.onnx for lce: 1 binary layer, 0 errors, 1 warning\n")
 
 
 @pytest.mark.parametrize("option", [["--json"], ["--format", "json"]])
 def test_json_is_all_of_stdout(option, networks, bibench) -> None:
     result = bibench("lint", "error.onnx", *option)
     content = json.loads(result.stdout)
-    assert (content["schema_version"], content["source"], content["target"]) == (1, "error", "lce")
-    assert content["counts"] == {"error": 1, "warning": 0, "info": 0}
-    assert content["findings"][0]["code"] == "BIB201"
+    (found,) = content["results"]
+    assert (content["schema_version"], found["source"], found["target"]) == (1, "error.onnx", "lce")
+    assert content["counts"] == found["counts"] == {"error": 1, "warning": 0, "info": 0}
+    assert found["findings"][0]["code"] == "BIB201"
     assert (result.exit_code, result.stderr) == (1, "")
 
 
@@ -43,7 +44,7 @@ BAD = {
     ),
     "an unknown format": (
         ["lint", "clean.onnx", "--format", "jsn"],
-        'unknown lint format "jsn" (did you mean "json"?); one of: json, text',
+        'unknown lint format "jsn" (did you mean "json"?); one of: github, json, junit,',
     ),
     "nothing to lint": (["lint"], "no run in ./runs"),
     "no source": (["lint", "clean"], "clean: no such source"),
@@ -90,7 +91,9 @@ def test_a_callable_is_linted_without_leaving_a_file(networks, bibench, monkeypa
     before = {path.name for path in networks.iterdir()}
     result = bibench("lint", "own_networks:make", "--input-shape", "1,4,8,8", "--json")
     content = json.loads(result.stdout)
-    assert (result.exit_code, content["source"], content["binary_layers"]) == (0, "make", 1)
-    assert [finding["code"] for finding in content["findings"]] == ["BIB101"]
+    (found,) = content["results"]
+    assert (result.exit_code, found["source"]) == (0, "own_networks:make")
+    assert found["binary_layers"] == 1
+    assert [finding["code"] for finding in found["findings"]] == ["BIB101"]
     assert {path.name for path in networks.iterdir()} - before <= {"__pycache__"}
     sys.modules.pop("own_networks", None)

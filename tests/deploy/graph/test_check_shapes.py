@@ -19,6 +19,7 @@ MISFITS = {
     "gemm": ("f = Flatten(x)  [bad] y = Gemm(f, flat)", r"\(Gemm\) .* \[1, 144\] and \[6, 2\]"),
     "bias of a gemm": ("f = Flatten(x)  [bad] y = Gemm(f, rows, four)", r"\(Gemm\)"),
     "bias of more axes than a gemm": ("f = Flatten(x)  [bad] y = Gemm(f, rows, w)", r"\(Gemm\)"),
+    "bounds of a clip": ("[bad] y = Clip(x, four)", r"\(Clip\) .* \[4\]"),
     "padding": ("[bad] y = Pad(x, sizes)", r"\(Pad\)"),
     "sum": ("[bad] y = Add(x, five)", r"\(Add\) .* \[1, 4, 6, 6\] and \[5\]"),
     "reshape": ("[bad] y = Reshape(x, sizes)", r"\(Reshape\) .* \[1, 4, 6, 6\] and \[2\] of INT64"),

@@ -65,11 +65,11 @@ def test_findings_come_by_layer_in_graph_order_then_by_code(graph_of) -> None:
     assert [(finding.layer, finding.code) for finding in result.findings] == [
         ("second", "BIB101"), ("second", "BIB201"), ("first", "BIB101"),
     ]  # fmt: skip
-    assert (result.target, result.layers) == ("lce", 2)
+    assert (result.target, result.layers) == ("lce", ("second", "first"))
     counts = {severity.value: result.count(severity) for severity in Severity}
     assert counts == {"error": 1, "warning": 2, "info": 0}
 
 
 def test_a_float_network_has_no_layer_to_check(graph_of) -> None:
     result = lint_graph(graph_of(GRAPHS["float"][0]), TARGET)
-    assert (result.layers, result.findings) == (0, ())
+    assert (result.layers, result.findings) == ((), ())

@@ -1,5 +1,5 @@
 from bibench_deploy.lint.formats.text import render
 
 
-def test_findings_are_printed(result, snapshot) -> None:
-    assert render(result, "resnet20-reactnet-digits") == snapshot
+def test_findings_are_printed(reports, snapshot) -> None:
+    assert render(reports) == snapshot

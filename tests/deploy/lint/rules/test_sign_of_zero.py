@@ -1,4 +1,3 @@
-import pytest
 
 from bibench_deploy.lint.finding import Severity
 
@@ -16,19 +15,24 @@ def test_zero_that_becomes_a_third_value_is_a_warning(findings_of) -> None:
     assert finding.hint == "binarize by torch.where(x >= 0, 1.0, -1.0)"
 
 
-@pytest.mark.parametrize("form", [GOOD, ABOVE])
-def test_zero_that_becomes_one_of_both_levels_is_clean(form, findings_of) -> None:
-    assert findings_of(f"h = Neg(x)  {form}{CONV}", **CONSTANTS) == ()
+def test_zero_that_becomes_plus_one_is_clean(findings_of) -> None:
+    assert findings_of(f"h = Neg(x)  {GOOD}{CONV}", **CONSTANTS) == ()
+
+
+def test_zero_that_becomes_minus_one_is_exact_and_costs_an_addition(findings_of) -> None:
+    (finding,) = findings_of(f"h = Neg(x)  {ABOVE}{CONV}", **CONSTANTS)
+    assert (finding.rule, finding.severity) == ("sign-of-zero", Severity.INFO)
+    assert "an addition over 256 numbers" in finding.message
 
 
 def test_after_a_relu_the_sign_is_two_values_and_clean(findings_of) -> None:
-    assert findings_of(f"h = Relu(x)  s = Sign(h){CONV}", **CONSTANTS) == ()
+    assert findings_of(f"h = Relu(x)  s = Sign(h){CONV}", "sign-of-zero", **CONSTANTS) == ()
 
 
 def test_after_a_relu_the_projects_own_sign_is_clean(findings_of) -> None:
-    assert findings_of(f"h = Relu(x)  {GOOD}{CONV}", **CONSTANTS) == ()
+    assert findings_of(f"h = Relu(x)  {GOOD}{CONV}", "sign-of-zero", **CONSTANTS) == ()
 
 
 def test_a_threshold_beside_zero_is_clean(findings_of) -> None:
     nodes = "g = Greater(x, quarter)  s = Where(g, one, minus)" + CONV
-    assert [finding.code for finding in findings_of(nodes, **CONSTANTS)] == []
+    assert findings_of(nodes, "sign-of-zero", **CONSTANTS) == ()
