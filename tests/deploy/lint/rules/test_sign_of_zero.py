@@ -1,4 +1,3 @@
-
 from bibench_deploy.lint.finding import Severity
 
 CONSTANTS = {"zero": 0.0, "one": 1.0, "minus": -1.0, "quarter": 0.25}

@@ -1,0 +1,98 @@
+"""What lint warns of, looked for in files that the real converter wrote."""
+
+import numpy as np
+import pytest
+
+from bibench_deploy.targets.lce import TARGET
+from bibench_deploy.targets.lce.flatbuffer import read_tflite
+
+RNG = np.random.default_rng(23)
+
+
+def signs(*shape: int):
+    return np.where(RNG.standard_normal(shape) >= 0, 1.0, -1.0)
+
+
+ZERO = signs(8, 8, 3, 3)
+ZERO[0, 0, 0, 0] = 0
+ARRAYS = {
+    "w": signs(8, 8, 3, 3), "holes": ZERO, "grouped": signs(8, 4, 3, 3), "zero": 0.0,
+    "one": 1.0, "minus": -1.0, "beta": np.linspace(-1, 1, 8).reshape(1, 8, 1, 1),
+    "g": np.linspace(0.5, 2, 8), "b": np.linspace(-1, 1, 8), "m": np.zeros(8), "v": np.ones(8),
+    "slope": np.full((8, 1, 1), 0.25),
+    "amounts": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+}  # fmt: skip
+MAP = "g (float[1,8,8,8] x) => (y) {{ {} }}"
+SIGN = "{1} = GreaterOrEqual({0}, zero)  {2} = Where({1}, one, minus)"
+X = SIGN.format("x", "p", "s")
+POOL, NORM = "MaxPool<kernel_shape=[2,2]>", "BatchNormalization({}, g, b, m, v)"
+
+# Rule: (nodes that cost something, operators that they leave in the file, what is said; the
+# same without the cost).
+COSTS = {
+    "zero-weights": (
+        f"{X}  y = Conv(s, holes)", ["CONCATENATION"],
+        "1 of 576 weights are exactly 0, so each is run as half of +1 and half of −1: 2 times",
+        f"{X}  y = Conv(s, w)"),
+    "groups": (
+        f"{X}  y = Conv<group=2>(s, grouped)", ["STRIDED_SLICE", "CONCATENATION"],
+        "2 groups run as 2 binary operators", f"{X}  y = Conv(s, w)"),
+    "zero-padding": (
+        f"{X}  y = Conv<pads=[2,2,0,0]>(s, w)", ["CONCATENATION"],
+        "its padding [2, 2, 0, 0] is no part of what LCE computes as SAME: 2 times",
+        f"{X}  y = Conv<pads=[1,1,1,1]>(s, w)"),
+    "batch-norm-not-folded": (
+        f"{X}  c = Conv(s, w)  q = {POOL}(c)  y = {NORM}".format("q"), ["MUL", "ADD"],
+        "behind a max pooling folds into no layer: a multiplication and an addition over 200",
+        f"{X}  c = Conv(s, w)  q = {NORM}  y = {POOL}(q)".format("c")),
+    "mean-shift": (
+        f"h = Add(x, beta)  {SIGN.format('h', 'p', 's')}  y = Conv(s, w)", ["ADD"],
+        "an addition over 512 numbers before its sign", f"{X}  y = Conv(s, w)"),
+    "sign-of-zero": (
+        "p = Greater(x, zero)  s = Where(p, one, minus)  y = Conv(s, w)", ["ADD"],
+        "0 becomes −1 here, which costs an addition over 512 numbers", f"{X}  y = Conv(s, w)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", COSTS)
+def test_what_costs_something_is_in_the_file(rule, make_graph, write_lce) -> None:
+    nodes, operators, message, _ = COSTS[rule]
+    graph = make_graph(MAP.format(nodes), **ARRAYS)
+    examination = TARGET.examine(graph)
+    assert examination.refusals == []
+    (cost,) = [cost for cost in examination.costs if cost.rule == rule]
+    assert message in cost.message
+    assert cost.hint
+    assert cost.node in {node.name for node in graph.graph}
+    names = {node.name for node in read_tflite(write_lce(graph).files["model"]).operators}
+    assert names & set(operators), names
+
+
+@pytest.mark.parametrize("rule", COSTS)
+def test_the_same_without_costs_nothing(rule, make_graph, write_lce) -> None:
+    _, operators, _, free = COSTS[rule]
+    graph = make_graph(MAP.format(free), **ARRAYS)
+    assert [cost for cost in TARGET.examine(graph).costs if cost.rule == rule] == []
+    names = {node.name for node in read_tflite(write_lce(graph).files["model"]).operators}
+    assert not names & set(operators)
+
+
+def test_floats_between_two_binary_layers_are_told_where_zeros_pad(make_graph, write_lce) -> None:
+    text = "{}  c = Conv<pads=[{}]>(s, w)  {}  y = Conv(t, w)"
+    kinds = {}
+    for pads in ("1,1,1,1", "0,0,0,0"):
+        nodes = text.format(X, pads, SIGN.format("c", "q", "t"))
+        graph = make_graph(MAP.format(nodes), **ARRAYS)
+        told = [cost.node for cost in TARGET.examine(graph).costs if cost.rule == "float-output"]
+        names = [node.name for node in read_tflite(write_lce(graph).files["model"]).operators]
+        kinds[pads] = told, names.count("LceQuantize")
+    # Where the layer writes bits, nothing has to be binarized again.
+    assert kinds == {"1,1,1,1": (["c"], 2), "0,0,0,0": ([], 1)}
+
+
+def test_what_is_refused_has_no_costs(make_graph) -> None:
+    graph = make_graph(MAP.format(f"h = Trilu(x)  {SIGN.format('h', 'p', 's')}"
+                                  "  y = Conv(s, holes)"), **ARRAYS)  # fmt: skip
+    examination = TARGET.examine(graph)
+    assert [item.rule for item in examination.refusals] == ["unsupported-operator"]
+    assert examination.costs == []
