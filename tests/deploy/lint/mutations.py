@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -65,6 +66,7 @@ class Linter:
     def judge(self, content: bytes) -> str:
         """`linted`, `refused …`, or else what must not be: `raised …`, `hung`, `died`."""
         if self._process is None or self._process.poll() is not None:
+            self.close()
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _WORKER],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -80,8 +82,7 @@ class Linter:
             return "died"
         ready, _, _ = select.select([process.stdout], [], [], LONGEST_S)
         if not ready:
-            process.kill()
-            process.wait()
+            self.close()
             return "hung"
         line = process.stdout.readline().decode().strip()
         return line or "died"
@@ -90,7 +91,9 @@ class Linter:
         """End the process."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate()
+            self._process = None
 
 
 def mutate(content: bytes, seed: int) -> bytes:

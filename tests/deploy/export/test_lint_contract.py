@@ -1,0 +1,104 @@
+"""Lint and export agree: every algorithm in every architecture, for every target.
+
+The lint side is a finding of severity error, the export side what the target refuses; both
+run over whatever targets, algorithms and architectures are there.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bibench_deploy import lint_model, targets
+from bibench_deploy.errors import LoweringError
+from bibench_deploy.export.deployability import targets_for
+from bibench_deploy.export.pipeline import check_held, write_onnx
+from bibench_deploy.export.source import from_module
+from bibench_deploy.graph.load import load_graph
+from bibench_deploy.lint.finding import Severity
+from bibench_deploy.lint.rules import load_all
+from bibench_deploy.lint.runner import lint_graph
+from bibench_deploy.targets._target import DEFAULT_OPTIONS, WriteOptions
+from bibench_train import algorithms, architectures
+from bibench_train.layers import binary_layers
+
+# Its fully connected layers are made for maps of one size.
+SIZES = {"vgg_small": 32}
+# Its blocks are those of resnet18: what is refused, and one that is held, are enough.
+FEW = {"resnet34": ["reactnet", "xnor", "xnorpp"]}
+EVERY = [targets.load(name) for name in targets.names()]
+OPTIONS = [DEFAULT_OPTIONS, WriteOptions(allow_unfused_scales=True)]
+RULES = {rule.name: rule.code for rule in load_all()}
+SCALES = {"scale-granularity", "activation-rescaling"}
+NETWORKS = [
+    (algorithm, architecture)
+    for architecture in architectures.names()
+    for algorithm in FEW.get(architecture, algorithms.names())
+]
+
+
+def check(model: nn.Module, size: int, algorithm: str, folder: Path) -> None:
+    path = folder / "model.onnx"
+    write_onnx(from_module(model, (1, 3, size, size), algorithm), path)
+    graph = load_graph(path)
+    for target, options in product(EVERY, OPTIONS):
+        result = lint_graph(graph, target, options)
+        errors = [item for item in result.findings if item.severity is Severity.ERROR]
+        assert {(item.rule, item.layer) for item in errors} == {
+            (refusal.rule, refusal.node) for refusal in target.refusals(graph, options)
+        }
+        assert all(RULES[item.rule] == item.code for item in errors)
+        if errors:
+            with pytest.raises(LoweringError):
+                check_held(graph, target, options)
+        else:
+            check_held(graph, target, options)
+        # What --list says of an algorithm by its scales is what lint says of its network.
+        is_listed = target.name in targets_for(algorithms.load(algorithm))
+        scales = SCALES & {item.rule for item in errors}
+        assert bool(scales) is (not is_listed and options == DEFAULT_OPTIONS)
+
+
+@pytest.mark.parametrize("algorithm", algorithms.names())
+def test_lint_and_export_agree_on_every_algorithm(algorithm, make_network, tmp_path) -> None:
+    check(make_network(algorithm), 8, algorithm, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "architecture"), NETWORKS)
+def test_lint_and_export_agree_on_every_architecture(algorithm, architecture, tmp_path) -> None:
+    size = SIZES.get(architecture, 16)
+    torch.manual_seed(0)
+    model = architectures.build(architecture, algorithm=algorithm, image_size=(size, size))
+    with torch.no_grad():
+        for _, layer in binary_layers(model):
+            layer.binarizer.start_epoch(199, 200)
+            for parameter in layer.binarizer.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    check(model, size, algorithm, tmp_path)
+
+
+def test_a_module_is_linted_as_it_would_be_exported(make_network) -> None:
+    result = lint_model(make_network("xnor"), torch.zeros(1, 3, 8, 8))
+    assert {item.code for item in result.findings} >= {"BIB202"}
+    allowed = WriteOptions(allow_unfused_scales=True)
+    again = lint_model(make_network("xnor"), torch.zeros(1, 3, 8, 8), options=allowed)
+    assert {item.severity for item in again.findings if item.code == "BIB202"} == {Severity.WARNING}
+
+
+@pytest.mark.parametrize("algorithm", ["biper", "bnext", "fda"])
+def test_weights_that_are_not_binary_yet_are_one_finding(algorithm, make_network) -> None:
+    result = lint_model(make_network(algorithm, 30), torch.zeros(1, 3, 8, 8))
+    (finding,) = result.findings
+    assert (finding.code, finding.rule) == ("BIB106", "soft-binarization")
+    assert finding.severity is Severity.ERROR
+    assert finding.layer == "block.conv1"
+
+
+def test_a_module_without_an_input_is_a_wrong_call(make_network) -> None:
+    with pytest.raises(TypeError, match="example_input"):
+        lint_model(make_network("bnn"))
