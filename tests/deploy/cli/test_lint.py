@@ -97,3 +97,106 @@ def test_a_callable_is_linted_without_leaving_a_file(networks, bibench, monkeypa
     assert [finding["code"] for finding in found["findings"]] == ["BIB101"]
     assert {path.name for path in networks.iterdir()} - before <= {"__pycache__"}
     sys.modules.pop("own_networks", None)
+
+
+def test_several_files_are_linted_and_the_worst_tells_the_exit_code(networks, bibench) -> None:
+    result = bibench("lint", "clean.onnx", "warning.onnx", "error.onnx")
+    assert result.exit_code == 1
+    ends = [line for line in result.stdout.splitlines() if " for lce: " in line]
+    assert [line.partition(" ")[0] for line in ends] == ["clean.onnx", "warning.onnx", "error.onnx"]
+    assert bibench("lint", "clean.onnx", "warning.onnx").exit_code == 0
+
+
+def test_exit_zero_is_0_whatever_is_found(networks, bibench) -> None:
+    result = bibench("lint", "error.onnx", "--exit-zero", "--error-on-warning")
+    assert result.exit_code == 0
+    assert "BIB201" in result.stdout
+
+
+def test_all_targets_are_a_matrix_of_layers(networks, bibench) -> None:
+    from bibench_deploy import targets
+
+    result = bibench("lint", "error.onnx", "--target", "all")
+    content = json.loads(bibench("lint", "error.onnx", "--target", "all", "--json").stdout)
+    assert [item["target"] for item in content["results"]] == targets.names()
+    assert result.exit_code == 1
+    if len(targets.names()) > 1:
+        head, row, *_ = result.stdout.splitlines()
+        assert head.split() == ["layer", *targets.names()]
+        # A spatial scale is an error for every target.
+        assert row.split()[0] == "c"
+        assert row.count("error BIB201") == len(targets.names())
+
+
+def test_several_targets_are_named_with_commas(networks, bibench) -> None:
+    content = json.loads(bibench("lint", "clean.onnx", "--target", "lce, lce", "--json").stdout)
+    assert [item["target"] for item in content["results"]] == ["lce"]
+
+
+def test_scales_that_are_allowed_are_warnings(networks, bibench) -> None:
+    result = bibench("lint", "error.onnx", "--allow-unfused-scales")
+    assert result.exit_code == 0
+    assert "warning: BIB201 scale-granularity" in result.stdout
+
+
+def test_rules_are_chosen_on_the_command_line(networks, bibench) -> None:
+    assert bibench("lint", "error.onnx", "--ignore", "BIB2").exit_code == 0
+    assert bibench("lint", "error.onnx", "--select", "BIB1,mean-shift").exit_code == 0
+    assert bibench("lint", "error.onnx", "--select", "scale-granularity").exit_code == 1
+
+
+def test_settings_are_read_from_pyproject(networks, bibench) -> None:
+    (networks / "pyproject.toml").write_text('[tool.bibench.lint]\nignore = ["BIB201"]\n')
+    assert bibench("lint", "error.onnx").exit_code == 0
+    (networks / "pyproject.toml").write_text('[tool.bibench.lint.severity]\nBIB101 = "error"\n')
+    assert bibench("lint", "warning.onnx").exit_code == 1
+
+
+def test_settings_that_say_what_is_not_known_are_one_line(networks, bibench) -> None:
+    (networks / "pyproject.toml").write_text('[tool.bibench.lint]\nselct = ["BIB1"]\n')
+    result = bibench("lint", "clean.onnx")
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert 'unknown key "selct" (did you mean "select"?)' in line
+
+
+def test_a_baseline_hides_what_is_known(networks, bibench) -> None:
+    written = bibench("lint", "error.onnx", "--write-baseline")
+    assert (written.exit_code, written.stderr.count("\n")) == (0, 1)
+    assert "bibench-lint-baseline.json: 1 findings are known from now on" in written.stderr
+    assert bibench("lint", "error.onnx").exit_code == 1
+    known = bibench("lint", "error.onnx", "--baseline", "bibench-lint-baseline.json")
+    assert known.exit_code == 0
+    assert "BIB201" not in known.stdout
+    (networks / "pyproject.toml").write_text(
+        '[tool.bibench.lint]\nbaseline = "bibench-lint-baseline.json"\n'
+    )
+    assert bibench("lint", "error.onnx").exit_code == 0
+
+
+def test_what_is_exact_is_fixed_in_a_new_file(networks, bibench, make_proto) -> None:
+    import numpy as np
+    import onnx
+
+    from tests.deploy.cli.conftest import SIGN, SIGNS
+
+    text = f"g (float[1,4,8,8] x) => (y) {{ {SIGN}  y = Conv(s, w) }}"
+    proto = make_proto(text, w=SIGNS * 0.5, zero=0.0, one=1.0, minus=-1.0)
+    onnx.save(proto, networks / "scaled.onnx")
+    result = bibench("lint", "scaled.onnx", "--fix", "fixed.onnx")
+    assert result.exit_code == 0
+    assert "fixed.onnx: rewrote 0 signs, 1 scales and 0 clips; equal on 8 inputs" in result.stderr
+    weights = [onnx.numpy_helper.to_array(item) for item in
+               onnx.load("fixed.onnx").graph.initializer]  # fmt: skip
+    assert any(np.array_equal(np.abs(weight), np.ones_like(SIGNS)) for weight in weights)
+    again = bibench("lint", "scaled.onnx", "--fix", "fixed.onnx")
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "is there already; name a new file for --fix" in again.stderr
+    assert "nothing to fix" in bibench("lint", "clean.onnx", "--fix", "new.onnx").stderr
+    assert not (networks / "new.onnx").exists()
+
+
+def test_one_source_is_fixed_at_a_time(networks, bibench) -> None:
+    result = bibench("lint", "clean.onnx", "error.onnx", "--fix", "fixed.onnx")
+    assert result.exit_code == 2
+    assert "one source is fixed at a time" in " ".join(result.stderr.split())
