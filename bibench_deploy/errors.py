@@ -49,19 +49,6 @@ class GraphError(DeployError):
     """An .onnx file that cannot be read, or whose content bibench cannot use."""
 
 
-class OptionError(DeployError):
-    """An export option that the chosen target does not have; names the targets that do."""
-
-    def __init__(self, option: str, target: str, holders: Sequence[str]) -> None:
-        self.option = option
-        self.target = target
-        self.holders = tuple(holders)
-        super().__init__(
-            f"target {target} has no --{option.replace('_', '-')} (it is for "
-            f"{', '.join(self.holders)}); leave it out"
-        )
-
-
 class UnfitGraphError(GraphError):
     """A sound .onnx file that no target takes as it is.
 
@@ -80,6 +67,19 @@ class UnfitGraphError(GraphError):
     def at(self, place: str) -> UnfitGraphError:
         """The same, said of a file."""
         return UnfitGraphError(self.rule, self.finding, self.hint, place)
+
+
+class OptionError(DeployError):
+    """An export option that the chosen target does not have; names the targets that do."""
+
+    def __init__(self, option: str, target: str, holders: Sequence[str]) -> None:
+        self.option = option
+        self.target = target
+        self.holders = tuple(holders)
+        super().__init__(
+            f"target {target} has no --{option.replace('_', '-')} (it is for "
+            f"{', '.join(self.holders)}); leave it out"
+        )
 
 
 class SettingsError(DeployError):
@@ -101,7 +101,10 @@ class LoweringError(DeployError):
         for reason in self.reasons:
             name, separator, text = reason.partition(": ")
             nodes.setdefault(separator + text, []).append(name)
-        merged = "; ".join(", ".join(names) + text for text, names in nodes.items())
+        groups = [", ".join(names) + text for text, names in nodes.items()]
+        if len(groups) > 1:
+            groups = [f"({number}) {group}" for number, group in enumerate(groups, start=1)]
+        merged = "; ".join(groups)
         super().__init__(f"target {target} cannot hold this model: {merged}")
 
 

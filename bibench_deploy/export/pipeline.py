@@ -45,7 +45,7 @@ from bibench_deploy.targets._target import (
     Writer,
     WrittenModel,
 )
-from bibench_deploy.verify.parity import Comparison, Observation, Parity, seeded_inputs
+from bibench_deploy.verify.parity import Comparison, Observation, Parity, proof_inputs
 from bibench_deploy.verify.storage_cost import measure_storage_cost
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def export_source(
         linted = check_held(graph, writer_target, options)
         shape = (1, *shape_of(graph.graph.inputs[0])[1:])
         _check_test_set(source, shape, shape_of(graph.graph.outputs[0]))
-        inputs = seeded_inputs(shape, PARITY_INPUTS, PARITY_SEED)
+        inputs = proof_inputs(shape, PARITY_INPUTS, PARITY_SEED)
         comparison = Comparison(graph, inputs)
 
         def compare_with_torch() -> Parity | None:

@@ -7,7 +7,8 @@ exactly that into their binary convolution.
 
 With y = m·c + b before a batch norm (γ, β, μ, σ² + ε): γ' = γ·m, μ' = 0 and
 β' = β + γ·(b − μ)/√(σ² + ε), in double precision, rounded once. Variance and ε stay, of
-several batch norms in a row the last one's; what follows multiplies γ' and β'.
+several batch norms in a row the last one's; what follows multiplies γ' and β'. A shift that
+only an exact zero notices, the −2^-126 of x > 0, moves β' by its last bit.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
 
 _Vector = npt.NDArray[np.float64]
+
+# A shift so small that only an exact zero notices it: it says which sign 0 has, and would be
+# lost in any sum.
+SMALLEST_SHIFT = 1e-30
 
 
 def fold_channel_affine(model: ir.Model) -> None:
@@ -37,6 +42,7 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
         offset = np.broadcast_to(bias.astype(np.float64).reshape(-1), (channels,)).copy()
         node.resize_inputs(2)
     variance, epsilon = np.ones(channels), 0.0
+    nudge = np.zeros(channels)
     folded: list[ir.Node] = []
     value = output
     while (reader := only_reader(value)) is not None:
@@ -52,20 +58,24 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
             variance, epsilon = own, own_epsilon
             offset = step[0] * offset + step[1]
         else:
-            multiplier, offset = step[0] * multiplier, step[0] * offset + step[1]
+            is_nudge = np.abs(step[1]) < SMALLEST_SHIFT
+            nudge += np.where(is_nudge, step[1], 0)
+            multiplier = step[0] * multiplier
+            offset = step[0] * offset + np.where(is_nudge, 0, step[1])
+        nudge = step[0] * nudge
         folded.append(reader)
         value = reader.outputs[0]
     if not folded and not offset.any():
         return
     parameters = {
-        "gamma": multiplier,
-        "beta": offset,
-        "mean": np.zeros(channels),
-        "variance": variance,
+        "gamma": multiplier.astype(np.float32),
+        "beta": _nudged(offset.astype(np.float32), nudge),
+        "mean": np.zeros(channels, np.float32),
+        "variance": variance.astype(np.float32),
     }
     normalization = ir.node(
         "BatchNormalization",
-        [output, *(add_initializer(graph, f"{name}_{key}", array.astype(np.float32))
+        [output, *(add_initializer(graph, f"{name}_{key}", array)
                    for key, array in parameters.items())],
         attributes={"epsilon": epsilon},
         name=f"{name}_batch_norm",
@@ -77,6 +87,14 @@ def _fold_behind(graph: ir.Graph, node: ir.Node, name: str) -> None:
         graph.remove(old, safe=True)
     normalization.replace_input_with(0, output)
     graph.insert_after(node, normalization)
+
+
+def _nudged(offset: npt.NDArray[np.float32], nudge: _Vector) -> npt.NDArray[np.float32]:
+    """An offset moved as little as can be towards the sign of `nudge`."""
+    tiny = np.copysign(np.finfo(np.float32).tiny, nudge).astype(np.float32)
+    ends = np.copysign(np.inf, nudge).astype(np.float32)
+    moved = np.where(offset == 0, tiny, np.nextafter(offset, ends))
+    return np.where(nudge == 0, offset, moved)
 
 
 def channel_step(node: ir.Node, value: ir.Value, channels: int) -> tuple[_Vector, _Vector] | None:

@@ -27,7 +27,7 @@ import onnx_ir as ir
 from bibench_deploy.graph.facts import binary_convs, only_reader, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
-from bibench_deploy.lowering.fold_channel_affine import channel_step
+from bibench_deploy.lowering.fold_channel_affine import SMALLEST_SHIFT, channel_step
 
 _Vector = npt.NDArray[np.float64]
 # What each node is to add to its output, one number per channel.
@@ -36,10 +36,6 @@ _Plan = dict[ir.Node, _Vector]
 # A tensor that is stored as x + s and read as (x + s) − s loses the bits of x below those of s.
 # Three bits are less than what two engines differ by when they add up in another order.
 _LARGEST_DETOUR = 8.0
-
-# A shift so small that only an exact zero notices it: it says which sign 0 has, and would be
-# lost in any sum.
-_SMALLEST_SHIFT = 1e-30
 
 # Readers multiply along a graph of many branches; one that needs more is left as it is.
 _MOST_STEPS = 10_000
@@ -76,7 +72,7 @@ class _Folder:
         if not shift.any():
             self._remove(node, value)
             return True
-        if (np.abs(shift[shift != 0]) < _SMALLEST_SHIFT).any():
+        if (np.abs(shift[shift != 0]) < SMALLEST_SHIFT).any():
             return False
         self._vanishing = node
         # Where nobody else reads x, nothing has to be taken off again.

@@ -8,6 +8,7 @@ allows it (BiBench, ICML 2023, Table 4).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 from bibench_deploy.graph.facts import BinaryConv, shape_of
 from bibench_deploy.targets._target import Refusal, Target, WriteOptions
@@ -23,11 +24,12 @@ def refuse_unfused_scales(
     """The binary layers whose scale does not fold, in order; none where `options` allows them."""
     for conv in convs:
         facts = conv.facts
-        if conv.factor is not None and set(shape_of(conv.factor)) != {1}:
+        if conv.factor is not None and prod(shape_of(conv.factor)) != 1:
             yield Refusal(
                 "scale-before-layer",
                 facts.name,
-                f"its signs are multiplied by {conv.factor.name}, which differs by place",
+                f"its signs are multiplied by {conv.factor.name}, which is more than one number "
+                f"per image: {list(shape_of(conv.factor))}",
                 "multiply the layer's output instead",
             )
         elif options.allow_unfused_scales:

@@ -19,6 +19,7 @@ from bibench_deploy.errors import MissingExtraError
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
+from bibench_deploy.lowering.centre_thresholds import centre_thresholds
 from bibench_deploy.lowering.channel_shuffle import channel_shuffle
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
@@ -95,6 +96,7 @@ class LceTarget(Target):
         fold_channel_affine(lowered)
         drop_clip_before_sign(lowered)
         fold_shifts(lowered)
+        centre_thresholds(lowered)
         split_groups(lowered)
         strided_dilation(lowered)
         normalize(lowered)

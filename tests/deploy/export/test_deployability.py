@@ -58,7 +58,7 @@ def test_a_target_is_listed_where_lint_finds_no_error_and_only_there(
     name: str, target: str, graph_of: Callable[[str], ir.Model]
 ) -> None:
     result = lint_graph(graph_of(name), targets.load(target))
-    assert result.layers == 1
+    assert len(result.layers) == 1
     is_held = result.count(Severity.ERROR) == 0
     assert is_held == (target in targets_for(load(name)))
     if is_held:
@@ -82,7 +82,8 @@ def test_lce_refuses_run_time_and_spatial_scales_by_their_own_rules(
     name: str, codes: set[str], graph_of: Callable[[str], ir.Model]
 ) -> None:
     findings = lint_graph(graph_of(name), targets.load("lce")).findings
-    assert {finding.code for finding in findings} == codes
+    errors = {finding.code for finding in findings if finding.severity is Severity.ERROR}
+    assert errors == codes
 
 
 def test_the_table_of_algorithms_names_the_targets_or_the_rule_that_refuses(

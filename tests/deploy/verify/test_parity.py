@@ -10,6 +10,7 @@ from bibench_deploy.verify.parity import (
     GraphRunner,
     Observation,
     compare,
+    proof_inputs,
     seeded_inputs,
 )
 
@@ -204,7 +205,7 @@ def of_zeros(make_graph):
 
 def test_many_exact_zeros_before_a_sign_that_differs_there_are_an_error(of_zeros) -> None:
     inputs, observed = zeros_and_their_signs(40)
-    with pytest.raises(ParityError, match=r"40 of 4000 numbers are exactly 0 before their sign"):
+    with pytest.raises(ParityError, match=r"40 of 4000 numbers lie exactly on the threshold of"):
         compare(of_zeros(SIGN), inputs, observed, "LCE")
 
 
@@ -304,8 +305,29 @@ def test_many_exact_zeros_are_no_chance(make_graph) -> None:
         "g (float[1,4] x) => (y) { s = Sign(x)  y = Gemm<transB=1>(s, w) }", w=np.ones((3, 4))
     )
     observed = Observation(np.full((1, 3), 4, np.float32), (np.ones((1, 4), np.float32),))
-    with pytest.raises(ParityError, match="2 of 4 numbers are exactly 0 before their sign"):
+    with pytest.raises(ParityError, match="2 of 4 numbers lie exactly on the threshold of"):
         compare(model, np.array([[1, 0, 0, 2]], np.float32), observed, "LCE")
+
+
+def test_ties_that_the_source_decides_the_other_way_are_no_chance(of_zeros) -> None:
+    inputs, observed = zeros_and_their_signs(40)
+    strict = of_zeros("g = Greater(x, zero)  s = Where(g, one, minus)")
+    with pytest.raises(ParityError, match=r"40 of 4000 .* the source makes -1 of them, LCE does n"):
+        compare(strict, inputs, observed, "LCE")
+
+
+def test_the_ties_of_a_small_layer_do_not_hide_behind_a_large_one(make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4000] x) => (y) {
+            l = Less(x, zero)  s = Where(l, minus, one)  [large] a = MatMul(s, w)
+            t = Sign(a)  [small] y = MatMul(t, v) }""",
+        w=np.tile([[1.0] * 10, [-1.0] * 10], (2000, 1)), v=np.ones((10, 3)),
+        zero=0.0, one=1.0, minus=-1.0,
+    )  # fmt: skip
+    x = np.ones((1, 4000), np.float32)
+    observed = Observation(np.full((1, 3), 10, np.float32), (x, np.ones((1, 10), np.float32)))
+    with pytest.raises(ParityError, match="10 of 10 numbers lie exactly on the threshold of small"):
+        compare(model, x, observed, "LCE")
 
 
 def test_a_hidden_flip_explains_another_output_only_near_zero(make_graph) -> None:
@@ -331,6 +353,13 @@ def test_inputs_depend_on_the_seed_alone() -> None:
     assert not np.array_equal(seeded_inputs((1, 3), 2, 0), seeded_inputs((1, 3), 2, 1))
     inputs = seeded_inputs((1, 3, 4), 5, 0)
     assert (inputs.shape, inputs.dtype) == ((5, 3, 4), np.float32)
+
+
+def test_the_last_input_of_a_proof_holds_zeros_and_nothing_below() -> None:
+    inputs, plain = proof_inputs((1, 3, 4), 5, 0), seeded_inputs((1, 3, 4), 5, 0)
+    np.testing.assert_array_equal(inputs[:-1], plain[:-1])
+    np.testing.assert_array_equal(inputs[-1], np.maximum(plain[-1], 0))
+    assert (inputs[-1] == 0).any()
 
 
 @pytest.mark.parametrize("operator", ["Greater", "GreaterOrEqual"])

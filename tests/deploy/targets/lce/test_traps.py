@@ -208,3 +208,20 @@ def test_two_dilated_layers_on_one_sign_become_float(
     x, written = maps(8), write_lce(graph)
     assert operators(written.files["model"]).count("LceBconv2d") == 2
     np.testing.assert_array_equal(written.execute(x).outputs, run_graph(graph, x))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 4.0, -2.0])
+def test_sums_on_the_threshold_of_a_strict_comparison_keep_their_sign(
+    threshold, make_graph, run_graph, write_lce
+) -> None:
+    """LCE folds the number of terms into an offset, where −2^-126 and the last bit are lost."""
+    model = make_graph(
+        """g (float[1,4,8,8] x) => (y) {
+            n = Less(x, zero)  s = Where(n, minus, one)  a = Conv<pads=[1,1,1,1]>(s, w)
+            g = Greater(a, t)  u = Where(g, one, minus)  y = Conv<pads=[1,1,1,1]>(u, v) }""",
+        w=SIGNS, v=np.concatenate([OTHER, SIGNS], axis=1),
+        zero=0.0, one=1.0, minus=-1.0, t=threshold,
+    )  # fmt: skip
+    x = maps(8)
+    written = write_lce(model)
+    np.testing.assert_array_equal(written.execute(x).outputs, run_graph(model, x))
