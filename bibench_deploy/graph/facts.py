@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -98,8 +99,8 @@ class BinaryConv:
         binarization: how its input becomes binary.
         layout: nodes between the binarized tensor and the layer that only move its numbers
             (Reshape, Flatten, Transpose …), in topological order.
-        factor: what the signs were multiplied by, computed from the input, else None. Only
-            one number per image can be taken out of the layer.
+        factor: what the signs were multiplied by, computed or several constants, else None.
+            Only one number per image can be taken out of the layer.
         weight: −1, +1, and 0 for a zero weight, [O, I / group, kH, kW] or [O, I].
         magnitude: of the original weights, times half the distance of the two levels, [O].
         offset: what levels that are not opposite add, [O]; zeros where they are.
@@ -113,6 +114,11 @@ class BinaryConv:
     weight: npt.NDArray[np.float32]
     magnitude: npt.NDArray[np.float32]
     offset: npt.NDArray[np.float32]
+
+    @property
+    def is_factor_movable(self) -> bool:
+        """Whether `factor` multiplies the output as well: none, or one number per image."""
+        return self.factor is None or prod(shape_of(self.factor)) == 1
 
 
 @dataclass(frozen=True)
@@ -336,13 +342,16 @@ def _optional_constant(node: ir.Node, index: int) -> npt.NDArray[np.generic] | N
 
 
 def _split_factor(model: ir.Model, value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-    """Split K · signs with a computed K into signs and K."""
+    """Split K · signs into signs and K, computed or several constants.
+
+    One constant is a part of the binarization, as its levels.
+    """
     node = value.producer()
     if node is None or node.op_type != "Mul" or node.domain != "":
         return None
     for index in (0, 1):
         signs, factor = node.inputs[index], node.inputs[1 - index]
-        if signs is None or factor is None or constant_of(factor) is not None:
+        if signs is None or factor is None:
             continue
         if find_binarization(model, signs) is not None:
             return signs, factor

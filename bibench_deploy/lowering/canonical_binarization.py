@@ -51,7 +51,9 @@ def canonical_binarization(
             operators: not for the FP32 twin.
     """
     rewriter = _Rewriter(model.graph)
-    convs = [conv for conv in binary_convs(model) if is_chosen(conv)]
+    # Signs times several numbers per image are no bits: a target refuses what is left so.
+    found = [conv for conv in binary_convs(model) if conv.is_factor_movable]
+    convs = [conv for conv in found if is_chosen(conv)]
     if is_widest:
         signs = {node for conv in convs for node in conv.binarization.nodes}
         convs = [_widened(model, conv, signs) for conv in convs]

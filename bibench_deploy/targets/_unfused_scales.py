@@ -8,7 +8,6 @@ allows it (BiBench, ICML 2023, Table 4).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 
 from bibench_deploy.graph.facts import BinaryConv, shape_of
 from bibench_deploy.targets._target import Refusal, Target, WriteOptions
@@ -24,7 +23,7 @@ def refuse_unfused_scales(
     """The binary layers whose scale does not fold, in order; none where `options` allows them."""
     for conv in convs:
         facts = conv.facts
-        if conv.factor is not None and prod(shape_of(conv.factor)) != 1:
+        if conv.factor is not None and not conv.is_factor_movable:
             yield Refusal(
                 "scale-before-layer",
                 facts.name,

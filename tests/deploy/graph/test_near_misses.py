@@ -23,8 +23,8 @@ MISSES = {
         ("conv", 'its input "s" is one number everywhere'),
     "a = Sub(x, half)  s = Sign(a)  b = Add(x, half)  t = Sign(b)  u = Add(s, t)"
     "  [conv] y = Conv(u, w)": ("conv", "cannot be shown to take two values"),
-    "s = Sign(x)  m = Mul(s, per_input)  [conv] y = Conv(m, w)":
-        ("conv", 'it comes from "m" (Mul)'),
+    "s = Sign(x)  m = Add(s, per_input)  [conv] y = Conv(m, w)":
+        ("conv", 'it comes from "m" (Add)'),
     "s = Sign(x)  [conv] y = Conv(s, f)":
         ("conv", "its input is binary, but channel 0 of its weights holds 36 magnitudes, 0."),
     "s = Sign(x)  p = MaxPool<kernel_shape=[2,2]>(s)  [conv] y = Conv(p, f)":

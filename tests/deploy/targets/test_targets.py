@@ -131,3 +131,27 @@ def test_scales_that_do_not_fold_are_refused_for_every_target_unless_allowed(
     assert refused[:2] == [("scale-granularity", "spatial"), ("activation-rescaling", "dynamic")]
     allowed = target.refusals(model, WriteOptions(allow_unfused_scales=True))
     assert not {"scale-granularity", "activation-rescaling"} & {item.rule for item in allowed}
+
+
+@pytest.mark.parametrize("factor", ["Abs(x)", "ReduceMean<keepdims=1>(z, rows)", "Identity(alpha)"])
+def test_signs_times_more_than_one_number_per_image_are_refused_even_when_scales_are_allowed(
+    factor: str, target, make_graph
+) -> None:
+    model = make_graph(
+        f"""g (float[1,4,8,8] x) => (y) {{
+            s = Sign(x)  z = Abs(x)  k = {factor}  m = Mul(s, k)  [layer] c = Conv(m, w)
+            y = Relu(c) }}""",
+        w=SIGNS, rows=np.array([2]), alpha=np.linspace(0.5, 2, 4).reshape(1, 4, 1, 1),
+    )  # fmt: skip
+    refused = target.refusals(model, WriteOptions(allow_unfused_scales=True))
+    assert ("scale-before-layer", "layer") in [(item.rule, item.node) for item in refused]
+
+
+def test_one_number_per_image_before_a_layer_may_have_no_dimensions(target, make_graph) -> None:
+    model = make_graph(
+        """g (float[1,4,8,8] x) => (y) {
+            s = Sign(x)  a = Abs(x)  k = ReduceMean<keepdims=0>(a)  m = Mul(s, k)
+            c = Conv(m, w)  y = Relu(c) }""",
+        w=SIGNS,
+    )
+    assert target.refusals(model, WriteOptions(allow_unfused_scales=True)) == []
