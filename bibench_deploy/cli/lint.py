@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibench_deploy.cli._inputs import find_source, say
-from bibench_deploy.cli._terminal import printable
+from bibench_deploy.cli._terminal import printable, uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ DEFAULT_BASELINE = Path("bibench-lint-baseline.json")
 SETTINGS = "What is reported"
 
 
+@uncollected()
 def lint(
     sources: Annotated[
         list[str] | None,

@@ -85,6 +85,16 @@ class BinaryConvFacts:
         """Axis of the output channels in the output: 1, and the last one of a linear layer."""
         return 1 if self.kind == "conv" else len(self.output_shape) - 1
 
+    @property
+    def exceeds_map(self) -> bool:
+        """Whether the kernel, dilation included, is larger than the map that it slides over."""
+        kernel, sizes = self.weight_shape[2:], self.input_shape[2:]
+        steps = self.dilations[-len(kernel) :]
+        return self.kind == "conv" and any(
+            (size - 1) * step + 1 > whole
+            for size, step, whole in zip(kernel, steps, sizes, strict=False)
+        )
+
 
 @dataclass(frozen=True)
 class BinaryConv:

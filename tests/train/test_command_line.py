@@ -50,6 +50,32 @@ def test_alone_it_trains_the_default_and_says_what_it_picked(bibench: Run) -> No
     assert (info.architecture, info.algorithm, info.init) == ("resnet20", "reactnet", None)
 
 
+def test_lint_warns_before_the_first_epoch_with_the_codes_of_lint(bibench: Run) -> None:
+    options = ["--dataset", "tiny", "--algorithm", "xnor", "--epochs", "1"]
+    result = bibench(*options, "--lint", "lce")
+    assert result.exit_code == 0, result.stderr
+    begun, warned, *epochs = result.stderr.splitlines()
+    assert begun.startswith("training resnet20 xnor on tiny")
+    assert warned.startswith("lint for lce: error: BIB202 activation-rescaling: stages.0.0.conv1")
+    assert any("epoch 1/1" in line for line in epochs)
+
+
+def test_lint_judges_what_is_left_at_the_end_of_the_schedule(bibench: Run) -> None:
+    # BNext's weights are soft in every epoch but the last, and are judged as in the last.
+    options = ["--dataset", "tiny", "--algorithm", "bnext", "--epochs", "1"]
+    result = bibench(*options, "--lint", "lce")
+    said = [line for line in result.stderr.splitlines() if line.startswith("lint for lce: ")]
+    assert said
+    assert not [line for line in said if "error" in line]
+
+
+def test_an_unknown_target_to_lint_for_ends_before_anything_begins(bibench: Run) -> None:
+    result = bibench("--dataset", "tiny", "--lint", "lca")
+    assert result.exit_code == 2
+    assert result.stderr.startswith('bibench: unknown target "lca" (did you mean "lce"?)')
+    assert not Path("runs").exists()
+
+
 def test_a_second_run_takes_a_free_folder(bibench: Run) -> None:
     for _ in range(2):
         assert bibench("--dataset", "tiny", "--epochs", "1").exit_code == 0

@@ -1,7 +1,7 @@
 """BIB308 depthwise: a binary convolution of one channel per group.
 
-One bit per position leaves nothing to pack: a word holds one useful bit, and the engines'
-binary kernels read words.
+A word of 32 or 64 bits holds one that is useful, and the layer runs as an operator for each
+channel.
 
 Bad:   conv(sign(x), sign(w), groups=channels)
 Good:  a float depthwise convolution, or a binary one over all channels

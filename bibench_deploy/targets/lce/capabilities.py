@@ -123,7 +123,7 @@ def _form_refusals(convs: list[BinaryConv]) -> Iterator[Refusal]:
             yield Refusal("volume", facts.name, message, "use two dimensions")
         if facts.group > MOST_GROUPS:
             yield Refusal(
-                "groups",
+                "depthwise" if facts.weight_shape[1] == 1 else "groups",
                 facts.name,
                 f"a binary convolution of {facts.group} groups",
                 f"LCE runs one operator for each, so use at most {MOST_GROUPS}",

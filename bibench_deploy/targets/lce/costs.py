@@ -20,9 +20,12 @@ from bibench_deploy.graph.facts import (
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.lowering.sign_places import source_layer
 from bibench_deploy.targets._target import Cost
+from bibench_deploy.targets.lce.residency import WORD_BITS
 
 _LAYERS = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 _LAYOUT = frozenset(["Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+# Words that are three quarters full or more are not worth a word.
+_EMPTY = 4 / 3
 _SUMS = frozenset(["Add", "Sub"])
 
 
@@ -53,9 +56,18 @@ def costs(model: ir.Model, lowered: ir.Model) -> Iterator[Cost]:
 def _costs_of_pieces(conv: BinaryConv, pieces: list[BinaryConv]) -> Iterator[Cost]:
     """What splitting and doubling a binary layer costs."""
     facts = conv.facts
+    yield from _costs_of_words(conv)
+    if facts.kind == "linear":
+        yield Cost(
+            "binary-linear",
+            facts.name,
+            "runs as a 1×1 convolution: LCE has no binary fully connected layer",
+            "leave it: it is one bit all the same",
+            is_small=True,
+        )
     if facts.group > 1:
         yield Cost(
-            "groups",
+            "depthwise" if facts.weight_shape[1] == 1 else "groups",
             facts.name,
             f"{facts.group} groups run as {len(pieces)} binary operators, a slice before and a "
             "concatenation behind them",
@@ -74,6 +86,16 @@ def _costs_of_pieces(conv: BinaryConv, pieces: list[BinaryConv]) -> Iterator[Cos
             f"and half of −1: {times:.2g} times the binary multiplications",
             "binarize weights by torch.where(w >= 0, 1.0, -1.0)",
         )
+    elif any(facts.pads) and facts.exceeds_map:
+        kernel, sizes = facts.weight_shape[2:], facts.input_shape[2:]
+        shapes = ["×".join(map(str, shape)) for shape in (kernel, sizes)]
+        yield Cost(
+            "map-smaller-than-kernel",
+            facts.name,
+            f"a {shapes[0]} kernel on a {shapes[1]} map, where LCE's zero padding is wrong: padded "
+            f"once with +1 and once with −1, {times:.2g} times the binary multiplications",
+            "use a larger input, or a smaller kernel there",
+        )
     elif any(facts.pads):
         yield Cost(
             "zero-padding",
@@ -89,6 +111,23 @@ def _costs_of_pieces(conv: BinaryConv, pieces: list[BinaryConv]) -> Iterator[Cos
             f"strides {list(facts.strides)} with dilations {list(facts.dilations)}: every output "
             f"is computed and most are dropped, {times:.2g} times the binary multiplications",
             "use a stride or a dilation, not both",
+        )
+
+
+def _costs_of_words(conv: BinaryConv) -> Iterator[Cost]:
+    """Words of bits that are not full."""
+    facts = conv.facts
+    channels = facts.weight_shape[1]
+    words = -(-channels // WORD_BITS)
+    times = words * WORD_BITS / channels
+    if times >= _EMPTY:
+        yield Cost(
+            "channel-count",
+            facts.name,
+            f"{channels} input channels fill {words} words of {WORD_BITS} bits: {times:.2g} times "
+            "the bytes and the work of its bits",
+            f"use a multiple of {WORD_BITS} channels",
+            is_small=True,
         )
 
 

@@ -94,7 +94,7 @@ def test_a_callable_is_linted_without_leaving_a_file(networks, bibench, monkeypa
     (found,) = content["results"]
     assert (result.exit_code, found["source"]) == (0, "own_networks:make")
     assert found["binary_layers"] == 1
-    assert [finding["code"] for finding in found["findings"]] == ["BIB101"]
+    assert "BIB101" in [finding["code"] for finding in found["findings"]]
     assert {path.name for path in networks.iterdir()} - before <= {"__pycache__"}
     sys.modules.pop("own_networks", None)
 

@@ -12,7 +12,7 @@ CONSTANTS = {
 
 def test_a_factor_computed_from_the_layers_input_is_an_error(findings_of) -> None:
     nodes = f"a = Abs(x)  k = ReduceMean(a, axes)  {SIGN}  y = Mul(c, k)"
-    (finding,) = findings_of(nodes, **CONSTANTS)
+    (finding,) = findings_of(nodes, "activation-rescaling", **CONSTANTS)
     assert (finding.code, finding.rule) == ("BIB202", "activation-rescaling")
     assert (finding.severity, finding.layer) == (Severity.ERROR, "conv")
     assert finding.message == "re-scaled at run time by k, which is computed from its input"
@@ -23,9 +23,9 @@ def test_a_factor_computed_from_the_layers_input_is_an_error(findings_of) -> Non
 
 
 def test_a_constant_factor_per_channel_is_clean(findings_of) -> None:
-    assert findings_of(f"{SIGN}  y = Mul(c, alpha)", **CONSTANTS) == ()
+    assert findings_of(f"{SIGN}  y = Mul(c, alpha)", "activation-rescaling", **CONSTANTS) == ()
 
 
 def test_the_same_mean_added_instead_of_multiplied_is_clean(findings_of) -> None:
     nodes = f"a = Abs(x)  k = ReduceMean(a, axes)  {SIGN}  y = Add(c, k)"
-    assert findings_of(nodes, **CONSTANTS) == ()
+    assert findings_of(nodes, "activation-rescaling", **CONSTANTS) == ()

@@ -31,7 +31,8 @@ def signs(*shape: int):
 
 ARRAYS = {
     "w": signs(8, 4, 3, 3), "f": RNG.standard_normal((8, 4, 3, 3)), "t": signs(4, 8, 2, 2),
-    "grouped": signs(64, 1, 3, 3), "rows": np.linspace(0.5, 2, 6).reshape(6, 1),
+    "grouped": signs(66, 2, 3, 3), "each": signs(33, 1, 3, 3),
+    "rows": np.linspace(0.5, 2, 6).reshape(6, 1),
     "f_volume": RNG.standard_normal((8, 4, 1, 3, 3)), "axes": np.array([1, 2, 3]),
     "channel": np.array([1]), "two": np.array([2]), "deep": np.array([1, 2, 1, 1], np.float32),
 }  # fmt: skip
@@ -50,7 +51,10 @@ FALLS_BACK = {
         MAP, "a = Abs(x)  k = ReduceMean(a, axes)  s = Sign(x)  c = Conv(s, w)  y = Mul(c, k)",
         ["MEAN", "MUL"]),
     "groups": (
-        "g (float[1,64,8,8] x) => (y) {{ {} }}", "s = Sign(x)  y = Conv<group=64>(s, grouped)",
+        "g (float[1,66,8,8] x) => (y) {{ {} }}", "s = Sign(x)  y = Conv<group=33>(s, grouped)",
+        ["STRIDED_SLICE", "CONCATENATION"]),
+    "depthwise": (
+        "g (float[1,33,8,8] x) => (y) {{ {} }}", "s = Sign(x)  y = Conv<group=33>(s, each)",
         ["STRIDED_SLICE", "CONCATENATION"]),
 }  # fmt: skip
 FAILS = {
@@ -83,8 +87,8 @@ def test_the_real_engine_falls_back_to_float_without_the_rule(rule, make_graph, 
     assert set(operators) <= set(names)
     # Either no binary layer is left, or operators of float run behind or around it.
     assert ("LceBconv2d" not in names) == bool(FLOAT_LAYERS & set(operators))
-    if rule == "groups":
-        assert names.count("LceBconv2d") == 64
+    if rule in ("depthwise", "groups"):
+        assert names.count("LceBconv2d") == 33
 
 
 def test_the_same_without_a_defect_is_one_binary_layer(make_graph, write_lce) -> None:

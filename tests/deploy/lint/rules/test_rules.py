@@ -3,11 +3,15 @@
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
-from bibench_deploy.lint import rules
+from bibench_deploy import targets
+from bibench_deploy.graph import load
+from bibench_deploy.lint import rules, soft_weights
 from bibench_deploy.lint.rules import load_all
+from bibench_deploy.lint.rules._rule import Rule
 
 MODULES = {
     module.RULE.code: module
@@ -48,3 +52,19 @@ def test_a_rule_file_opens_with_its_document(code) -> None:
     bad, good, rests = (document.index(f"\n{word}") for word in ("Bad:", "Good:", "Rests on:"))
     assert bad < good < rests
     assert len(document[rests:].split()) > 3
+
+
+# Traps of one engine, named by its target.
+OF_DABNN = {"asymmetric-padding", "buffer-limit", "non-square-map", "output-channels"}
+
+
+@pytest.mark.parametrize("code", MODULES)
+def test_a_rule_finds_something_itself_or_a_target_names_it(code) -> None:
+    # What the reader of files and of runs names is in the last two.
+    folder = Path(targets.__file__).parent
+    sources = [*folder.rglob("*.py"), Path(load.__file__), Path(soft_weights.__file__)]
+    rule = MODULES[code].RULE
+    if "dabnn" not in targets.names() and rule.name in OF_DABNN:
+        return
+    is_named = any(f'"{rule.name}"' in path.read_text() for path in sources)
+    assert is_named or rule.check is not Rule("", "").check

@@ -15,7 +15,9 @@ CONSTANTS = {
 
 @pytest.mark.parametrize("factor", ["gamma", "rows"])
 def test_a_factor_for_each_position_is_an_error(factor, findings_of) -> None:
-    (finding,) = findings_of(LAYER.format(f"y = Mul(c, {factor})"), **CONSTANTS)
+    (finding,) = findings_of(
+        LAYER.format(f"y = Mul(c, {factor})"), "scale-granularity", **CONSTANTS
+    )
     assert (finding.code, finding.rule) == ("BIB201", "scale-granularity")
     assert (finding.severity, finding.layer) == (Severity.ERROR, "conv")
     assert finding.message == "a spatial scale on the output; lce holds channel, none, tensor"
@@ -27,7 +29,9 @@ def test_a_factor_for_each_position_is_an_error(factor, findings_of) -> None:
 
 @pytest.mark.parametrize("factor", ["alpha", "half", "one"])
 def test_a_factor_for_each_channel_or_for_all_is_clean(factor, findings_of) -> None:
-    assert findings_of(LAYER.format(f"y = Mul(c, {factor})"), **CONSTANTS) == ()
+    assert (
+        findings_of(LAYER.format(f"y = Mul(c, {factor})"), "scale-granularity", **CONSTANTS) == ()
+    )
 
 
 def test_a_factor_computed_elsewhere_is_an_error(make_graph) -> None:

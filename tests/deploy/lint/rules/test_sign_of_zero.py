@@ -7,7 +7,7 @@ ABOVE = "g = Greater(h, zero)  s = Where(g, one, minus)"
 
 
 def test_zero_that_becomes_a_third_value_is_a_warning(findings_of) -> None:
-    (finding,) = findings_of(f"h = Neg(x)  s = Sign(h){CONV}", **CONSTANTS)
+    (finding,) = findings_of(f"h = Neg(x)  s = Sign(h){CONV}", "sign-of-zero", **CONSTANTS)
     assert (finding.code, finding.rule, finding.layer) == ("BIB101", "sign-of-zero", "conv")
     assert finding.severity is Severity.WARNING
     assert finding.message == "0 becomes 0 here, and +1 on lce"
@@ -15,11 +15,11 @@ def test_zero_that_becomes_a_third_value_is_a_warning(findings_of) -> None:
 
 
 def test_zero_that_becomes_plus_one_is_clean(findings_of) -> None:
-    assert findings_of(f"h = Neg(x)  {GOOD}{CONV}", **CONSTANTS) == ()
+    assert findings_of(f"h = Neg(x)  {GOOD}{CONV}", "sign-of-zero", **CONSTANTS) == ()
 
 
 def test_zero_that_becomes_minus_one_is_exact_and_costs_an_addition(findings_of) -> None:
-    (finding,) = findings_of(f"h = Neg(x)  {ABOVE}{CONV}", **CONSTANTS)
+    (finding,) = findings_of(f"h = Neg(x)  {ABOVE}{CONV}", "sign-of-zero", **CONSTANTS)
     assert (finding.rule, finding.severity) == ("sign-of-zero", Severity.INFO)
     assert "an addition over 256 numbers" in finding.message
 

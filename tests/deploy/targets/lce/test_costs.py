@@ -16,7 +16,8 @@ def signs(*shape: int):
 ZERO = signs(8, 8, 3, 3)
 ZERO[0, 0, 0, 0] = 0
 ARRAYS = {
-    "w": signs(8, 8, 3, 3), "holes": ZERO, "grouped": signs(8, 4, 3, 3), "zero": 0.0,
+    "w": signs(8, 8, 3, 3), "holes": ZERO, "grouped": signs(8, 4, 3, 3), "each": signs(8, 1, 3, 3),
+    "zero": 0.0,
     "one": 1.0, "minus": -1.0, "beta": np.linspace(-1, 1, 8).reshape(1, 8, 1, 1),
     "g": np.linspace(0.5, 2, 8), "b": np.linspace(-1, 1, 8), "m": np.zeros(8), "v": np.ones(8),
     "slope": np.full((8, 1, 1), 0.25),
@@ -37,6 +38,9 @@ COSTS = {
     "groups": (
         f"{X}  y = Conv<group=2>(s, grouped)", ["STRIDED_SLICE", "CONCATENATION"],
         "2 groups run as 2 binary operators", f"{X}  y = Conv(s, w)"),
+    "depthwise": (
+        f"{X}  y = Conv<group=8>(s, each)", ["STRIDED_SLICE", "CONCATENATION"],
+        "8 groups run as 8 binary operators", f"{X}  y = Conv(s, w)"),
     "zero-padding": (
         f"{X}  y = Conv<pads=[2,2,0,0]>(s, w)", ["CONCATENATION"],
         "its padding [2, 2, 0, 0] is no part of what LCE computes as SAME: 2 times",
@@ -88,6 +92,44 @@ def test_floats_between_two_binary_layers_are_told_where_zeros_pad(make_graph, w
         kinds[pads] = told, names.count("LceQuantize")
     # Where the layer writes bits, nothing has to be binarized again.
     assert kinds == {"1,1,1,1": (["c"], 2), "0,0,0,0": ([], 1)}
+
+
+def test_zeros_around_a_map_that_is_smaller_than_the_kernel_double_it(
+    make_graph, write_lce
+) -> None:
+    graph = make_graph(
+        f"g (float[1,8,2,2] x) => (y) {{ {X}  y = Conv<pads=[1,1,1,1]>(s, w) }}", **ARRAYS
+    )
+    (cost,) = [item for item in TARGET.examine(graph).costs if not item.is_small]
+    assert cost.rule == "map-smaller-than-kernel"
+    assert "a 3×3 kernel on a 2×2 map" in cost.message
+    assert "2 times the binary multiplications" in cost.message
+    names = [node.name for node in read_tflite(write_lce(graph).files["model"]).operators]
+    assert "CONCATENATION" in names
+
+
+@pytest.mark.parametrize(("channels", "words"), [(8, 1), (24, 1), (32, 1), (33, 2), (48, 2)])
+def test_words_that_are_not_full_are_told(channels, words, make_graph, write_lce) -> None:
+    graph = make_graph(
+        f"g (float[1,{channels},8,8] x) => (y) {{ {X}  y = Conv(s, w) }}",
+        **ARRAYS | {"w": signs(8, channels, 3, 3)},
+    )
+    file = read_tflite(write_lce(graph).files["model"])
+    (conv,) = [node for node in file.operators if node.name == "LceBconv2d"]
+    assert file.tensors[conv.inputs[1]].shape[-1] == words
+    told = [cost for cost in TARGET.examine(graph).costs if cost.rule == "channel-count"]
+    assert bool(told) is (channels in (8, 24, 33, 48))
+
+
+def test_a_binary_linear_layer_is_a_convolution_of_one_place(make_graph, write_lce) -> None:
+    graph = make_graph(
+        f"g (float[1,64] x) => (y) {{ {X}  y = MatMul(s, rows) }}",
+        **ARRAYS | {"rows": signs(64, 32)},
+    )
+    assert [cost.rule for cost in TARGET.examine(graph).costs] == ["binary-linear"]
+    names = [node.name for node in read_tflite(write_lce(graph).files["model"]).operators]
+    assert names.count("LceBconv2d") == 1
+    assert "FULLY_CONNECTED" not in names
 
 
 def test_what_is_refused_has_no_costs(make_graph) -> None:
