@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibench_deploy.cli._inputs import find_source, say
+from bibench_deploy.cli._late_sympy import delay_sympy
 from bibench_deploy.cli._terminal import printable, uncollected
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def lint(
     Exits with 0 when clean, 1 on an error-level finding, 2 when it could not run.
     Example: [bold]bibench lint model.onnx --target lce --format github[/bold]
     """
+    if sources and all(source.endswith(".onnx") for source in sources):
+        delay_sympy()  # torch, which anything else needs, imports it at once
     from bibench_deploy.lint import formats
     from bibench_deploy.lint.finding import Severity
     from bibench_deploy.targets._target import WriteOptions
