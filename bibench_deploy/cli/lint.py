@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ALL = "all"
 DEFAULT_BASELINE = Path("bibench-lint-baseline.json")
 SETTINGS = "What is reported"
+EXPORT = "As the export would be called"
 
 
 @uncollected()
@@ -83,8 +84,20 @@ def lint(
     allow_unfused_scales: Annotated[
         bool,
         typer.Option(
-            "--allow-unfused-scales", help="As at the export: such scales are warnings then."
+            "--allow-unfused-scales",
+            help="As at the export: such scales are warnings then.",
+            rich_help_panel=EXPORT,
         ),
+    ] = False,
+    padding: Annotated[
+        Literal["refuse", "exact", "minus-one"],
+        typer.Option(
+            help="What becomes of padding that an engine cannot hold.", rich_help_panel=EXPORT
+        ),
+    ] = "refuse",
+    allow_mean_shift: Annotated[
+        bool,
+        typer.Option("--allow-mean-shift", help="As at the export.", rich_help_panel=EXPORT),
     ] = False,
     fix: Annotated[
         Path | None,
@@ -109,14 +122,18 @@ def lint(
         delay_sympy()  # torch, which anything else needs, imports it at once
     from bibench_deploy.lint import formats
     from bibench_deploy.lint.finding import Severity
-    from bibench_deploy.targets._target import WriteOptions
 
     chosen = named_targets(target)
     render = formats.load("json" if as_json else output_format)
     settings = _settings(select, ignore, baseline)
     if fix is not None and len(sources or []) > 1:
         raise typer.BadParameter("one source is fixed at a time", param_hint="--fix")
-    options = WriteOptions(allow_unfused_scales=allow_unfused_scales)
+    options = _options(
+        chosen,
+        allow_unfused_scales=allow_unfused_scales,
+        allow_mean_shift=allow_mean_shift,
+        padding=padding,
+    )
     named: list[str | None] = [*(sources or [])] or [None]
     reports = [_report(source, input_shape, chosen, options, settings, fix) for source in named]
     reports = _without_known(reports, settings, is_baseline_written)
@@ -137,6 +154,22 @@ def named_targets(text: str) -> list[Target]:
 
     names = targets.names() if text == ALL else [name.strip() for name in text.split(",")]
     return [targets.load(name) for name in dict.fromkeys(names)]
+
+
+def _options(chosen: Sequence[Target], **given: Any) -> WriteOptions:
+    """What the user would choose at the export.
+
+    Raises:
+        OptionError: the one target that was named does not have an option.
+    """
+    from bibench_deploy import targets
+    from bibench_deploy.targets._target import WriteOptions
+
+    known = {field.name for field in fields(WriteOptions)}
+    options = WriteOptions(**{name: value for name, value in given.items() if name in known})
+    if len(chosen) == 1:
+        targets.check_options(chosen[0], options)
+    return options
 
 
 def _settings(select: str | None, ignore: str | None, baseline: Path | None) -> Settings:

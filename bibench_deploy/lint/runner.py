@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from bibench_deploy.lint.finding import Finding, Severity
 from bibench_deploy.lint.network import Network
 from bibench_deploy.lint.rules import load_all
 from bibench_deploy.lint.rules._rule import Rule
+from bibench_deploy.targets import held_options
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, Target, WriteOptions
 
 
@@ -25,11 +26,13 @@ class LintResult:
         target: the target's name.
         layers: names of the binary layers that were checked, in graph order.
         findings: by layer in graph order, then by code; the graph as a whole comes first.
+        places: name of a node → its place in the graph.
     """
 
     target: str
     layers: tuple[str, ...]
     findings: tuple[Finding, ...]
+    places: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def count(self, severity: Severity) -> int:
         """How many findings are of one severity."""
@@ -52,7 +55,7 @@ class Report:
 def lint_file(
     path: Path, targets: Sequence[Target], options: WriteOptions = DEFAULT_OPTIONS
 ) -> tuple[LintResult, ...]:
-    """Check an .onnx file for several targets.
+    """Check an .onnx file for several targets; each with what it has of the options.
 
     A file that is sound and that no target takes (of an old opset, of dynamic sizes, in half
     precision) is a finding; what cannot be read is an error.
@@ -66,7 +69,7 @@ def lint_file(
         rule = rules_by_name()[error.rule]
         finding = Finding(rule.code, rule.name, Severity.ERROR, "", error.finding, error.hint)
         return tuple(LintResult(target.name, (), (finding,)) for target in targets)
-    return tuple(lint_graph(model, target, options) for target in targets)
+    return tuple(lint_graph(model, target, held_options(target, options)) for target in targets)
 
 
 def lint_graph(
@@ -84,13 +87,12 @@ def lint_graph(
     for finding in _findings(network, options):
         # What the target says of a layer goes before what a rule says of every target.
         found.setdefault((finding.rule, finding.layer), finding)
-    places = {node.name: place for place, node in enumerate(model.graph)}
+    places = {"": -1} | {node.name or "": place for place, node in enumerate(model.graph)}
     findings = sorted(
-        found.values(),
-        key=lambda item: (places.get(item.layer, len(places)) if item.layer else -1, item.code),
+        found.values(), key=lambda item: (places.get(item.layer, len(places)), item.code)
     )
     names = tuple(facts.name for facts in network.layers)
-    return LintResult(target.name, names, tuple(findings))
+    return LintResult(target.name, names, tuple(findings), places)
 
 
 def _findings(network: Network, options: WriteOptions) -> Iterator[Finding]:

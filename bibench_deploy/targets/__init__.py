@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from bibench_deploy.errors import OptionError, UnknownNameError
@@ -42,3 +42,11 @@ def check_options(target: Target, options: WriteOptions) -> None:
         raise OptionError(
             field.name, target.name, [name for name in names() if field.name in load(name).options]
         )
+
+
+def held_options(target: Target, options: WriteOptions) -> WriteOptions:
+    """What of a user's choice means something for a target; the rest is as it is by default."""
+    others = {
+        field.name: field.default for field in fields(options) if field.name not in target.options
+    }
+    return replace(options, **others)  # type: ignore[arg-type]

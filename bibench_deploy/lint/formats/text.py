@@ -66,9 +66,15 @@ def _summary(result: LintResult) -> str:
 def _matrix(report: Report) -> Iterator[str]:
     """A row for each layer that is binary or that something was found of, a column a target."""
     named = [layer for result in report.results for layer in result.layers]
-    named += [finding.layer for result in report.results for finding in result.findings]
+    named += [
+        finding.layer
+        for result in report.results
+        for finding in result.findings
+        if finding.severity is not Severity.INFO
+    ]
+    places = report.results[0].places
     rows = [["layer", *(result.target for result in report.results)]]
-    for layer in sorted(dict.fromkeys(named), key=bool):
+    for layer in sorted(dict.fromkeys(named), key=lambda name: places.get(name, len(places))):
         rows.append(
             [one_line(layer or THE_FILE), *(_cell(result, layer) for result in report.results)]
         )

@@ -200,3 +200,21 @@ def test_one_source_is_fixed_at_a_time(networks, bibench) -> None:
     result = bibench("lint", "clean.onnx", "error.onnx", "--fix", "fixed.onnx")
     assert result.exit_code == 2
     assert "one source is fixed at a time" in " ".join(result.stderr.split())
+
+
+def test_an_option_that_the_one_target_has_not_is_one_line(networks, bibench) -> None:
+    from dataclasses import fields
+
+    from bibench_deploy import targets
+    from bibench_deploy.targets._target import WriteOptions
+
+    for name in targets.names():
+        for field in fields(WriteOptions):
+            flag = f"--{field.name.replace('_', '-')}"
+            if not flag.startswith("--allow") or field.name in targets.load(name).options:
+                continue
+            result = bibench("lint", "clean.onnx", "--target", name, flag)
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert f"target {name} has no {flag}" in result.stderr
+            # Of several targets, each is asked with what it has.
+            assert bibench("lint", "clean.onnx", "--target", "all", flag).exit_code == 0

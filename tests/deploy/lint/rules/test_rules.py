@@ -55,7 +55,9 @@ def test_a_rule_file_opens_with_its_document(code) -> None:
 
 
 # Traps of one engine, named by its target.
-OF_DABNN = {"asymmetric-padding", "buffer-limit", "non-square-map", "output-channels"}
+OF_DABNN = {
+    "asymmetric-padding", "buffer-limit", "clip-kept", "non-square-map", "output-channels",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", MODULES)
