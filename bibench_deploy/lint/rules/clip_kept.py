@@ -1,8 +1,8 @@
 """BIB314 clip-kept: a clip that something besides signs reads, on an engine that has none.
 
-A Hardtanh before signs changes no sign and is dropped. One that a shortcut reads as well has to
-be computed. daBNN has no clip: it becomes two ReLUs and the affine steps around them, each a pass
-over the map.
+A Hardtanh before signs changes no sign and is dropped. One that a shortcut or a pooling reads as
+well has to be computed. daBNN has no clip: export writes it as Affine, Relu, Affine, Relu, Affine,
+five passes over the map for one, and lets signs read what is before it.
 
 Bad:   h = hardtanh(x); conv(sign(h), …) + h         # for daBNN
 Good:  h = hardtanh(x); conv(sign(h), …) + x

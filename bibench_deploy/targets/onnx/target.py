@@ -43,10 +43,10 @@ class OnnxTarget(Target):
 
     name = "onnx"
     title = "ONNX Runtime"
+    sign_of_zero = 0
     # The benchmark's rule, though here every scale is an operator of its own.
     held_scales = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
     options = frozenset({"allow_unfused_scales"})
-    sign_of_zero = 0
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """Scales outside the benchmark's rule, unless allowed: every graph that loads runs."""
