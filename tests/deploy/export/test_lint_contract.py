@@ -6,6 +6,7 @@ run over whatever targets, algorithms and architectures are there.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from bibench_deploy import lint_model, targets
 from bibench_deploy.errors import LoweringError
-from bibench_deploy.export.deployability import targets_for
+from bibench_deploy.export.deployability import granularity_of
 from bibench_deploy.export.pipeline import check_held, write_onnx
 from bibench_deploy.export.source import from_module
 from bibench_deploy.graph.load import load_graph
@@ -31,7 +32,10 @@ SIZES = {"vgg_small": 32}
 # Its blocks are those of resnet18: what is refused, and one that is held, are enough.
 FEW = {"resnet34": ["reactnet", "xnor", "xnorpp"]}
 EVERY = [targets.load(name) for name in targets.names()]
-OPTIONS = [DEFAULT_OPTIONS, WriteOptions(allow_unfused_scales=True)]
+ALLOWED = {
+    field.name: True for field in fields(WriteOptions) if field.name.startswith("allow_")
+} | ({"padding": "exact"} if hasattr(DEFAULT_OPTIONS, "padding") else {})
+OPTIONS = [DEFAULT_OPTIONS, WriteOptions(**ALLOWED)]
 RULES = {rule.name: rule.code for rule in load_all()}
 SCALES = {"scale-granularity", "activation-rescaling"}
 NETWORKS = [
@@ -45,7 +49,8 @@ def check(model: nn.Module, size: int, algorithm: str, folder: Path) -> None:
     path = folder / "model.onnx"
     write_onnx(from_module(model, (1, 3, size, size), algorithm), path)
     graph = load_graph(path)
-    for target, options in product(EVERY, OPTIONS):
+    for target, chosen in product(EVERY, OPTIONS):
+        options = targets.held_options(target, chosen)
         result = lint_graph(graph, target, options)
         errors = [item for item in result.findings if item.severity is Severity.ERROR]
         assert {(item.rule, item.layer) for item in errors} == {
@@ -58,9 +63,9 @@ def check(model: nn.Module, size: int, algorithm: str, folder: Path) -> None:
         else:
             check_held(graph, target, options)
         # What --list says of an algorithm by its scales is what lint says of its network.
-        is_listed = target.name in targets_for(algorithms.load(algorithm))
+        is_held = granularity_of(algorithms.load(algorithm)) in target.held_scales
         scales = SCALES & {item.rule for item in errors}
-        assert bool(scales) is (not is_listed and options == DEFAULT_OPTIONS)
+        assert bool(scales) is not (is_held or options.allow_unfused_scales)
 
 
 @pytest.mark.parametrize("algorithm", algorithms.names())
