@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) and print("$(name)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench digits-table models clean
+.PHONY: help setup demo test test-slow test-board check format bench digits-table models clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: $(READY) ## all tests that finish in minutes
 
 test-slow: $(READY) ## the long tests: whole demo, large networks, bare installs
 	$(PYTEST) --dist loadgroup -m slow
+
+test-board: $(READY) ## an emulated aarch64 board over ssh (root, about five minutes)
+	$(BIN)/python -m pytest -m board tests/board
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

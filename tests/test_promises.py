@@ -41,7 +41,11 @@ def test_a_command_of_the_docs_exists_with_its_options(page: str, line: str) -> 
     if name.startswith("-"):
         return
     assert name in COMMANDS, f"{page}: {line}"
-    known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    command = COMMANDS[name]
+    if hasattr(command, "commands"):  # a command of commands, such as `bibench devices add`
+        assert arguments[0] in command.commands, f"{page}: {line}"
+        command = command.commands[arguments[0]]
+    known = {option for parameter in command.params for option in parameter.opts}
     used = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
     assert used <= known | {"--help"}, f"{page}: {line}"
 

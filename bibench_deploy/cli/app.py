@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bibench_deploy.cli import demo, export, lint, profile, report, rule, train
+from bibench_deploy.cli import (
+    demo,
+    devices,
+    export,
+    lint,
+    profile,
+    report,
+    rule,
+    runtimes,
+    train,
+)
 from bibench_deploy.cli._terminal import ending_on_terminate, printable
 from bibench_deploy.errors import DeployError, MissingExtraError
 
@@ -46,7 +56,8 @@ class _OneLineErrors(TyperGroup):
         except _UsageError as error:
             command = (error.ctx or ctx).command_path
             what = printable(error.format_message()).removesuffix(".")
-            typer.echo(f"{command}: {what}; see {command} --help", err=True)
+            if what:  # else it is a group without a command, which has shown its help
+                typer.echo(f"{command}: {what}; see {command} --help", err=True)
             raise typer.Exit(EXIT_FAILED) from None
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
@@ -104,6 +115,8 @@ app.command()(train.train)
 app.command()(export.export)
 app.command()(lint.lint)
 app.command()(rule.rule)
+app.add_typer(devices.app, name="devices")
+app.add_typer(runtimes.app, name="runtimes")
 app.command()(profile.profile)
 app.command()(report.report)
 

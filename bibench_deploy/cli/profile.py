@@ -35,7 +35,7 @@ def profile(
     threads: Annotated[
         str | None,
         typer.Option(
-            help="Thread counts, such as 1,2,4; powers of two up to the cores here unless said.",
+            help="Thread counts, such as 1,2,4; those of the device in the registry unless said.",
             show_default=False,
         ),
     ] = None,
@@ -59,7 +59,7 @@ def profile(
 
     Example: [bold]bibench profile out/resnet20-reactnet-digits-lce --threads 1,2[/bold]
     """
-    thread_counts = parse_threads(threads) if threads is not None else default_threads()
+    thread_counts = default_threads(device) if threads is None else parse_threads(threads)
 
     from bibench_deploy.profiling.session import latest_artifact, plan_profile, profile_artifacts
 
@@ -109,8 +109,22 @@ def parse_threads(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def default_threads() -> tuple[int, ...]:
-    """Give the powers of two up to the number of cores, and that number."""
+def default_threads(device: str = "local") -> tuple[int, ...]:
+    """Give the thread counts of a sweep that names none.
+
+    Here they are the powers of two up to the number of cores, and that number; elsewhere what
+    the registry says under `threads`, or else 1.
+
+    Raises:
+        DeployError: there is no such device, or its `threads` are no list of numbers.
+    """
+    if device != "local":
+        from bibench_deploy.devices.registry import find_device
+
+        registered = find_device(device).facts.get("threads", [1])
+        if not isinstance(registered, list):
+            raise DeployError(f"device {device}: threads must be a list, such as [1, 2, 4]")
+        return parse_threads(",".join(map(str, registered)))
     # macOS has no affinity to ask for.
     ask = getattr(os, "sched_getaffinity", None)
     cores = len(ask(0)) if ask else os.cpu_count() or 1

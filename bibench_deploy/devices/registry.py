@@ -1,10 +1,11 @@
 """The devices that can be named after `--device`: devices.toml → `Device`.
 
-Two files are read, and for a device in both the later one adds to and replaces what the
+Three files are read, and for a device in several the later one adds to and replaces what the
 earlier one says, key by key:
 
 1. the devices.toml that comes with bibench;
-2. ./devices.toml, in the folder where bibench is started.
+2. ./devices.toml, in the folder where bibench is started;
+3. the user's connections.toml: how to reach which device (see `connections`).
 
 `local` always exists, even when no file names it.
 """
@@ -20,6 +21,7 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import ParseError, TOMLKitError
 
+from bibench_deploy.devices.connections import connections_file
 from bibench_deploy.devices.transports import transport_names
 from bibench_deploy.errors import DeviceError, UnknownNameError
 
@@ -62,12 +64,12 @@ def read_devices(files: Sequence[Path]) -> dict[str, Device]:
 
 
 def load_devices() -> dict[str, Device]:
-    """Read the packaged devices.toml, then ./devices.toml.
+    """Read the packaged devices.toml, then ./devices.toml, then the user's connections.toml.
 
     Raises:
         DeviceError: as `read_devices`.
     """
-    return read_devices([_packaged_file(), Path(FILE_NAME)])
+    return read_devices([_packaged_file(), Path(FILE_NAME), connections_file()])
 
 
 def find_device(name: str) -> Device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -120,15 +119,16 @@ def read_environment(transport: Transport) -> Environment:
             exit_code=result.exit_code,
             stderr=result.stderr,
         )
-    return parse_environment(result.stdout, asked_at)
+    return parse_environment(result.stdout, asked_at, time.time())
 
 
-def parse_environment(printed: str, asked_at: float) -> Environment:
+def parse_environment(printed: str, asked_at: float, answered_at: float) -> Environment:
     """Read what probe.sh printed.
 
     Args:
         printed: all of it; sections may be empty or missing.
         asked_at: our time when it was asked, in seconds since 1970.
+        answered_at: our time when all of it was there.
     """
     found = _sections(printed)
     system, sysctl = found.get("system") or None, _keyed(found.get("sysctl", ""), ":")
@@ -145,9 +145,10 @@ def parse_environment(printed: str, asked_at: float) -> Environment:
         cpu = sysctl.get("machdep.cpu.brand_string")
         cores = sysctl.get("hw.logicalcpu", "")
         memory_mib = _whole(sysctl.get("hw.memsize"), 2**20)
-    python = _python(found.get("python", ""))
+    python, packages = _python(found.get("python", ""))
     now = _whole(found.get("time"), 1)
-    folder = found.get("folder", "").splitlines()[-1:]
+    executable = found.get("executable", "")
+    free = re.search(r"\s(\d+)\s+\d+%\s", found.get("folder", ""))
     current = [clock.get("scaling_cur_freq") for clock in clocks.values()]
     return Environment(
         machine=found.get("machine") or None,
@@ -158,17 +159,18 @@ def parse_environment(printed: str, asked_at: float) -> Environment:
         system=system,
         release=release,
         kernel=found.get("kernel") or None,
-        is_emulated="qemu-" in found.get("executable", "").rpartition("/")[2]
-        or "/qemu-binfmt/" in found.get("executable", ""),
-        python=python.get("python"),
-        packages=python.get("packages", {}),
+        is_emulated=re.search(r"/qemu-[^/]*$|/qemu-binfmt/", executable) is not None,
+        python=python,
+        packages=packages,
         governor=next(iter(clocks.values()), {}).get("scaling_governor"),
         clocks_mhz=tuple(int(value) // 1000 for value in current if value and value.isdigit()),
         temperatures_c=_temperatures(found.get("temperatures", "")),
         throttled=found.get("throttled", "").removeprefix("throttled=") or None,
-        free_mib=_whole(folder[0].split()[3], 1024) if folder and len(folder[0].split()) > 3
-        else None,
-        clock_skew_s=None if now is None else round(now - asked_at),
+        free_mib=_whole(free[1], 1024) if free else None,
+        # The device's clock was read somewhere between, in whole seconds.
+        clock_skew_s=None
+        if now is None
+        else min(now - int(asked_at), 0) or max(now - int(answered_at), 0),
     )  # fmt: skip
 
 
@@ -200,9 +202,9 @@ def _clocks(text: str) -> dict[int, dict[str, str]]:
     """What each core says of its clock, by number: file name → content."""
     clocks: dict[int, dict[str, str]] = {}
     for line in text.splitlines():
-        core, name, *value = line.split()
-        if core.isdigit() and value:
-            clocks.setdefault(int(core), {})[name] = value[0]
+        words = line.split()
+        if len(words) == 3 and words[0].isdigit():
+            clocks.setdefault(int(words[0]), {})[words[1]] = words[2]
     return dict(sorted(clocks.items()))
 
 
@@ -244,9 +246,11 @@ def _temperatures(text: str) -> dict[str, float]:
     return found
 
 
-def _python(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def _python(text: str) -> tuple[str | None, dict[str, str]]:
+    """Its version, and those of the packages that matter; the first in its path comes last."""
+    version, *lines = text.splitlines() or [""]
+    packages = {}
+    for line in lines:
+        name, _, package_version = line.partition(" ")
+        packages[name] = package_version
+    return version or None, dict(sorted(packages.items()))

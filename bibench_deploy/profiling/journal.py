@@ -20,12 +20,14 @@ from bibench_deploy.errors import ResultsError
 from bibench_deploy.profiling.statistics import (
     Aggregate,
     Latency,
+    Verdict,
     judge,
     summarize,
     summarize_aggregates,
 )
 
 SCHEMA_VERSION = 1
+EMULATED = Verdict("emulated", "another processor imitated this one: no figure of any hardware")
 
 _T = TypeVar("_T")
 
@@ -156,7 +158,7 @@ class Cell:
         other_load: median over blocks; None where unknown.
         init_ms: median over blocks.
         peak_memory_mib: largest of the blocks; None where unknown.
-        verdict: `stable` or `noisy`.
+        verdict: `stable`, `noisy` or `emulated`.
         reason: of the verdict.
         note: what a reader of the figure must know, or None.
     """
@@ -206,8 +208,12 @@ class Results:
         return twin.latency_ms.p50 / cell.latency_ms.p50 if twin else None
 
 
-def summarize_cell(blocks: Sequence[Block]) -> Cell:
+def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cell:
     """Reduce the blocks of one cell to its figures.
+
+    Args:
+        blocks: at least one.
+        is_emulated: whether an emulated device measured them: the verdict then says so.
 
     Raises:
         ValueError: there are none.
@@ -224,7 +230,7 @@ def summarize_cell(blocks: Sequence[Block]) -> Cell:
     settled = sum(block.warmup_settled is not False for block in blocks)
     loads = [block.other_load for block in blocks if block.other_load is not None]
     other_load = median(loads) if loads else None
-    verdict = judge(latency_ms, len(blocks), settled, other_load)
+    verdict = EMULATED if is_emulated else judge(latency_ms, len(blocks), settled, other_load)
     memory = [block.peak_memory_mib for block in blocks if block.peak_memory_mib is not None]
     return Cell(
         key=blocks[0].key,
@@ -398,7 +404,10 @@ def read_results(path: Path) -> Results:
                 raise line.damage(f'no artifact "{key.artifact}" on a line before')
             if kind == "block":
                 block = _block(line, key)
-                blocks.setdefault(key, []).append(block)
+                others = blocks.setdefault(key, [])
+                if others and (block.aggregate is None) != (others[0].aggregate is None):
+                    raise line.damage("a block with samples among blocks of one cell without")
+                others.append(block)
                 order.append(block)
             elif key not in blocks:
                 raise line.damage("figures of a cell that has no block on a line before")
@@ -408,7 +417,11 @@ def read_results(path: Path) -> Results:
             raise line.damage(f'unknown kind "{kind}"; a newer bibench may have written it')
     if header is None:
         raise ResultsError(f"{path}: empty, so there is nothing to read")
-    done = {key: cells[key] if key in cells else summarize_cell(blocks[key]) for key in blocks}
+    is_emulated = header.environment.get("is_emulated") is True
+    done = {
+        key: cells[key] if key in cells else summarize_cell(blocks[key], is_emulated=is_emulated)
+        for key in blocks
+    }
     planned = dict.fromkeys(cell.key for cell in header.planned)
     unfinished = sum(len(blocks.get(cell.key, ())) < cell.blocks for cell in header.planned)
     if unfinished:

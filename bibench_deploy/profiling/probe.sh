@@ -2,9 +2,12 @@
 # For the sh of Linux, Android and macOS. $1: the Python that has the runtimes; $2: a folder
 # whose free space counts. Reads only; what a device does not have is an empty section.
 section() { printf '\n@%s\n' "$1"; }
+# Sets $line to the first line of a file, without starting a process: a phone has a hundred of them.
+first_line() { line=; [ -r "$1" ] && read -r line < "$1"; }
 {
   section time; date +%s
-  section system; uname -s
+  system=$(uname -s)
+  section system; echo "$system"
   section machine; uname -m
   section kernel; uname -r
   section release; grep PRETTY_NAME= /etc/os-release || sw_vers -productVersion
@@ -19,30 +22,30 @@ section() { printf '\n@%s\n' "$1"; }
   section clocks
   for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
     for file in cpuinfo_max_freq scaling_cur_freq scaling_governor; do
-      printf '%s %s ' "${cpu##*/cpu}" "$file"; cat "$cpu/cpufreq/$file" || echo
+      first_line "$cpu/cpufreq/$file"; echo "${cpu##*/cpu} $file $line"
     done
   done
   section temperatures
   for zone in /sys/class/thermal/thermal_zone*; do
-    printf '%s %s\n' "$(cat "$zone/temp")" "$(cat "$zone/type")"
+    first_line "$zone/temp"; degrees=$line; first_line "$zone/type"; echo "$degrees $line"
   done
   section throttled; vcgencmd get_throttled
   # The interpreter of a foreign instruction set shows in the link of another process.
   section executable; readlink "/proc/$$/exe"
   section folder; df -Pk "$2" || df -Pk .
-  if [ "$(uname -s)" = Darwin ]; then
+  if [ "$system" = Darwin ]; then
     section sysctl
     sysctl machdep.cpu.brand_string hw.logicalcpu hw.memsize hw.perflevel0.logicalcpu hw.perflevel1.logicalcpu
   fi
   section python
+  # The names of installed packages are folders; to import what lists them takes longer than Python.
   "$1" -c '
-import importlib.metadata as metadata, json, platform
-packages = {}
-for name in ("larq-compute-engine", "numpy", "onnxruntime"):
-    try:
-        packages[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        pass
-print(json.dumps({"python": platform.python_version(), "packages": packages}))'
+import os, re, sys
+print(sys.version.split()[0])
+for folder in reversed(sys.path):
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        found = re.match(r"(larq_compute_engine|numpy|onnxruntime)-([^-]+).*[.](dist|egg)-info$", name)
+        if found:
+            print(found.group(1).replace("_", "-"), found.group(2))'
 } 2>/dev/null
 exit 0

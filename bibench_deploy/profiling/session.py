@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bibench_deploy.artifact import MANIFEST_NAME, TWIN_DIRECTORY, Artifact
 from bibench_deploy.devices.registry import Device, find_device
 from bibench_deploy.devices.transports import open_transport
-from bibench_deploy.errors import ArtifactError
+from bibench_deploy.errors import ArtifactError, DeviceError
 from bibench_deploy.profiling.environment import Environment, read_environment
 from bibench_deploy.profiling.journal import (
     Block,
@@ -201,7 +201,11 @@ def profile_artifacts(
     run = f"{plan.run_name}-{started_at:%Y%m%dT%H%M%SZ}"
     path = out if out is not None else RESULTS_DIRECTORY / f"{run}.jsonl"
     order_seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-    with Journal(path) as journal, open_transport(plan.device) as transport:
+    with (
+        open_transport(plan.device) as transport,
+        transport.hold(),
+        Journal(path) as journal,
+    ):
         environment = read_environment(transport)
         journal.write_header(
             Header(
@@ -241,10 +245,8 @@ def _measure(
         id_: runners[id_].files(artifact, environment) for id_, artifact in plan.artifacts.items()
     }
     # A script that several artifacts share is pushed once.
-    pushed = {
-        file: transport.push(file)
-        for file in {f for roles in files.values() for f in roles.values()}
-    }
+    wanted = dict.fromkeys(file for roles in files.values() for file in roles.values())
+    pushed = transport.push_all(list(wanted))
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
     total = sum(cell.blocks for cell in plan.cells)
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
@@ -260,8 +262,12 @@ def _measure(
             arguments = runner.command(
                 transport.python, there, key.threads, plan.preset, INPUT_SEED
             )
-            result = transport.run(arguments, timeout_s=plan.preset.timeout_s)
-            measured = runner.read(result, artifact, local, key.threads)
+            try:
+                result = transport.run(arguments, timeout_s=plan.preset.timeout_s)
+                measured = runner.read(result, artifact, local, key.threads)
+            except DeviceError:
+                transport.check_pushed(list(there.values()))  # says it more plainly if that is why
+                raise
             done[key].append(
                 Block(
                     key=key,
@@ -280,7 +286,7 @@ def _measure(
             journal.write_block(done[key][-1])
             finished += 1
             if len(done[key]) == cell.blocks:
-                journal.write_cell(summarize_cell(done[key]))
+                journal.write_cell(summarize_cell(done[key], is_emulated=environment.is_emulated))
     if progress:
         progress(Progress(finished, total, None, ""))
 

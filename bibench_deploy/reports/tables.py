@@ -245,6 +245,9 @@ def findings_table(report: Report) -> Table:
     )
 
 
+_UNITS = {"mib": "MiB", "s": "s"}
+
+
 def environment_rows(run: Run) -> tuple[tuple[str, str], ...]:
     """Name and value of what is known about a run's machine and software."""
     rows = [
@@ -255,9 +258,11 @@ def environment_rows(run: Run) -> tuple[tuple[str, str], ...]:
     ]
     for key, value in run.environment.items():
         # Lists, such as the clock of every core, are for the JSON.
-        if isinstance(value, str | int | float):
-            name, is_memory = key.removesuffix("_mib"), key.endswith("_mib")
-            rows.append((name.replace("_", " "), f"{value} MiB" if is_memory else str(value)))
+        if isinstance(value, str | int | float) and value is not False:
+            name, _, unit = key.rpartition("_")
+            is_unit = unit in _UNITS
+            shown = f"{value} {_UNITS[unit]}" if is_unit else "yes" if value is True else str(value)
+            rows.append(((name if is_unit else key).replace("_", " "), shown))
     return tuple(rows)
 
 

@@ -38,8 +38,8 @@ def open_transport(device: Device) -> Transport:
     """
     if device.transport is None:
         raise DeviceError(
-            f"device {device.name} is known, but not how to reach it; "
-            f"give [{device.name}] a transport in ./devices.toml"
+            f"device {device.name} ({device.title}) is known, but not how to reach it; run: "
+            f"bibench devices add {device.name} --ssh USER@HOST, or --adb SERIAL"
         )
     if device.transport not in transport_names():
         raise UnknownNameError("transport", device.transport, transport_names())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -45,8 +46,8 @@ class Transport(ABC):
 
     @property
     def work_folder(self) -> str:
-        """Where pushed files go on the device; a relative one is in the home folder."""
-        return str(self.device.facts.get("work_folder", "."))
+        """The folder whose free space counts; on another machine, where pushed files go."""
+        return "."
 
     @abstractmethod
     def run(self, arguments: Sequence[str], *, timeout_s: float) -> CommandResult:
@@ -78,6 +79,17 @@ class Transport(ABC):
             DeviceError: the file cannot be read, or not be brought there.
         """
 
+    def push_all(self, files: Sequence[Path]) -> dict[Path, str]:
+        """Bring several files to the device.
+
+        Returns:
+            For each file what `push` gives.
+
+        Raises:
+            DeviceError: as `push`.
+        """
+        return {file: self.push(file) for file in files}
+
     @abstractmethod
     def pull(self, path: str, file: Path) -> None:
         """Bring the file at `path` on the device here, over `file` if that exists.
@@ -85,6 +97,35 @@ class Transport(ABC):
         Raises:
             DeviceError: there is no such file on the device, or it cannot be brought here.
         """
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other hosts off the device inside a `with` block, where they could be there.
+
+        Raises:
+            DeviceError: another host holds it; says which one, and its last sign of life.
+        """
+        return contextlib.nullcontext()
+
+    def check_pushed(self, paths: Sequence[str]) -> None:  # noqa: B027 - files here stay
+        """Make sure that pushed files are still there.
+
+        Args:
+            paths: as `push` gave them.
+
+        Raises:
+            DeviceError: one is gone, as after a restart of the device.
+        """
+
+    def clean(self) -> tuple[int, int]:
+        """Remove what was pushed to the device, by this host or by others.
+
+        Returns:
+            The number of files, and their size in bytes.
+
+        Raises:
+            DeviceError: another host is using it, or the device cannot be reached.
+        """
+        return 0, 0
 
     def close(self) -> None:  # noqa: B027 - most transports hold nothing open
         """Give up the connection. A second call does nothing."""

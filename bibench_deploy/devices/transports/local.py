@@ -35,8 +35,6 @@ class LocalTransport(Transport):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
                 start_new_session=True,
             )
         except OSError as error:
@@ -51,7 +49,10 @@ class LocalTransport(Transport):
             finally:
                 _kill_group(process.pid)
                 process.wait()
-        return CommandResult(process.returncode, stdout, stderr)
+        # Not as text mode does it, which takes \r for the end of a line.
+        return CommandResult(
+            process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
+        )
 
     def push(self, file: Path) -> str:
         """Give the file's own absolute path: it is on the device already."""

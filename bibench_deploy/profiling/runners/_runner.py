@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -48,6 +49,27 @@ class Measured:
     runtime: dict[str, Any]
     note: str | None
     aggregate: Aggregate | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no process can have measured: a device may print anything.
+
+        Raises:
+            ValueError: a number is none, or is not finite; or there is nothing.
+        """
+        times = [*self.samples_ms]
+        if self.aggregate is not None:
+            times += [self.aggregate.mean_ms, self.aggregate.count]
+        for time in times:
+            if type(time) not in (int, float) or not 0 < time < math.inf:
+                raise ValueError(f"{time!r} is no time above 0")
+        if bool(self.samples_ms) == bool(self.aggregate):
+            raise ValueError("samples, or an aggregate in their place, and not both")
+        others = (self.init_ms, self.warmup_count, self.other_load, self.peak_memory_mib)
+        for number in others:
+            if number is not None and (
+                type(number) not in (int, float) or not 0 <= number < math.inf
+            ):
+                raise ValueError(f"{number!r} is no number from 0 on")
 
 
 class Runner(ABC):

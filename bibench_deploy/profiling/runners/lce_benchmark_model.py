@@ -33,6 +33,7 @@ _ASSETS = {
     "aarch32": "lce_benchmark_model_aarch32",
     "android-arm64": "lce_benchmark_model_android_arm64",
 }
+_NOTE = "lce_benchmark_model keeps no samples: p50 is the median of its processes' means"
 _NUMBER = r"[-+.\deE]+"
 
 
@@ -114,7 +115,7 @@ class LceBenchmarkModelRunner(Runner):
                     "binary_kernel": BINARY_KERNEL if is_binarized(artifact) else None,
                     "float_kernel": FLOAT_KERNEL,
                 },
-                note=None,
+                note=_NOTE if aggregate.median_ms is None else None,
                 aggregate=aggregate,
             )
         except (ValueError, KeyError, IndexError) as error:

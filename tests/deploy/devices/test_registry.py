@@ -63,7 +63,7 @@ def test_an_unknown_device_lists_the_known_ones() -> None:
         ("[pi4]\ntitle = 4\n", r"devices.toml \[pi4\]: title must be a text"),
         (
             '[pi4]\ntransport = "sssh"\n',
-            r'devices.toml \[pi4\]: unknown transport "sssh"; one of: fake, local',
+            r'devices.toml \[pi4\]: unknown transport "sssh"; one of: adb, fake, local, ssh',
         ),
         ("[pi4]\ntransport = 4\n", r'devices.toml \[pi4\]: unknown transport "4"'),
     ],

@@ -70,7 +70,10 @@ throttled=0x50000
 Filesystem 1024-blocks Used Available Capacity Mounted on
 /dev/root 30000000 9000000 20480000 31% /
 @python
-{"python": "3.9.2", "packages": {"numpy": "1.26.4", "onnxruntime": "1.16.3"}}
+3.9.2
+numpy 1.24.2
+onnxruntime 1.16.3
+numpy 1.26.4
 """
 PHONE = """
 @system
@@ -130,12 +133,14 @@ hw.memsize: 17179869184
 hw.perflevel0.logicalcpu: 4
 hw.perflevel1.logicalcpu: 4
 @python
-{"python": "3.11.5", "packages": {}}
+3.11.5
 """
 
 
 def test_a_board_is_read_from_proc_and_sys() -> None:
-    assert parse_environment(RASPBERRY_PI, asked_at=1_700_000_000.4) == Environment(
+    assert parse_environment(
+        RASPBERRY_PI, asked_at=1_700_000_000.4, answered_at=1_700_000_000.9
+    ) == Environment(
         machine="aarch64",
         cpu="Raspberry Pi 4 Model B Rev 1.4",
         cores=2,
@@ -156,7 +161,7 @@ def test_a_board_is_read_from_proc_and_sys() -> None:
 
 
 def test_a_phone_is_read_from_its_properties() -> None:
-    phone = parse_environment(PHONE, asked_at=0)
+    phone = parse_environment(PHONE, asked_at=0, answered_at=0)
     assert (phone.system, phone.release, phone.cpu) == ("Android", "Android 13", "SM8250-AC")
     assert phone.abi == "android-arm64"
     assert phone.clusters == (
@@ -171,7 +176,7 @@ def test_a_phone_is_read_from_its_properties() -> None:
 
 
 def test_a_mac_is_read_from_sysctl() -> None:
-    assert parse_environment(MACBOOK, asked_at=0) == Environment(
+    assert parse_environment(MACBOOK, asked_at=0, answered_at=0) == Environment(
         machine="arm64",
         cpu="Apple M1",
         cores=8,
@@ -216,17 +221,24 @@ def test_the_abi_follows_from_machine_and_system(
     ],
 )
 def test_a_shell_that_another_program_executes_is_emulated(path: str, is_emulated: bool) -> None:
-    assert parse_environment(f"\n@executable\n{path}\n", 0).is_emulated is is_emulated
+    assert parse_environment(f"\n@executable\n{path}\n", 0, 0).is_emulated is is_emulated
+
+
+@pytest.mark.parametrize(
+    ("now", "skew_s"), [(99, -1), (100, 0), (102, 0), (103, 0), (104, 1), (40, -60)]
+)
+def test_a_clock_is_off_by_what_the_time_of_asking_does_not_explain(now: int, skew_s: int) -> None:
+    assert parse_environment(f"\n@time\n{now}\n", 100.9, 103.1).clock_skew_s == skew_s
 
 
 def test_what_a_device_does_not_tell_is_empty() -> None:
-    environment = parse_environment("", asked_at=0)
+    environment = parse_environment("", asked_at=0, answered_at=0)
     assert not any(environment.as_json().values())
 
 
 @pytest.mark.parametrize("key", ["model name", "Model", "Hardware"])
 def test_the_cpu_is_named_by_whichever_key_the_kernel_uses(key: str) -> None:
-    assert parse_environment(f"@cpuinfo\nprocessor : 0\n{key}\t: Chip 1\n", 0).cpu == "Chip 1"
+    assert parse_environment(f"@cpuinfo\nprocessor : 0\n{key}\t: Chip 1\n", 0, 0).cpu == "Chip 1"
 
 
 def test_one_command_asks_for_all_of_it() -> None:
@@ -273,7 +285,7 @@ def test_the_probe_runs_in_the_shells_of_boards_and_phones(shell: str) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    found = parse_environment(done.stdout, time.time())
+    found = parse_environment(done.stdout, 0, time.time())
     assert found.machine == platform.machine()
     assert found.python is None
     assert found.free_mib is not None

@@ -23,6 +23,7 @@ from bibench_deploy.profiling.journal import (
     read_results,
     summarize_cell,
 )
+from bibench_deploy.profiling.statistics import Aggregate
 
 MODEL = CellKey("aaaa", "local", 1)
 TWIN = CellKey("bbbb", "local", 1)
@@ -303,6 +304,69 @@ def test_a_figure_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
         begin(journal)
         with pytest.raises(ValueError, match="not JSON compliant"):
             journal.write_block(replace(block(MODEL, 0), init_ms=float("nan")))
+
+
+def aggregate_block(number: int, mean_ms: float) -> Block:
+    aggregate = Aggregate(count=50, mean_ms=mean_ms, min_ms=1.0, max_ms=4.0, std_ms=0.1)
+    return replace(block(MODEL, number), samples_ms=(), warmup_settled=None, aggregate=aggregate)
+
+
+def test_blocks_of_a_runner_that_keeps_no_samples_are_summed_up_without_them(
+    tmp_path: Path,
+) -> None:
+    blocks = [aggregate_block(number, 2.0 + number / 100) for number in range(3)]
+    with Journal(tmp_path / "run.jsonl") as journal:
+        begin(journal)
+        for one in blocks:
+            journal.write_block(one)
+        journal.write_cell(summarize_cell(blocks))
+    results = read_results(tmp_path / "run.jsonl")
+    assert results.blocks == tuple(blocks)
+    cell = results.cells[MODEL]
+    assert (cell.latency_ms.p50, cell.latency_ms.p90, cell.latency_ms.mad_ms) == (2.01, None, None)
+    assert (cell.latency_ms.low_ms, cell.latency_ms.high_ms) == (2.0, 2.02)
+    assert (cell.sample_count, cell.verdict) == (150, "stable")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"aggregate": None}, '"samples_ms" must be a list of times above 0'),
+        ({"samples_ms": [1.0]}, '"samples_ms" must be a list of times above 0'),
+        ({"aggregate": {"count": 0, "mean_ms": 1.0}}, "must count at least one time above 0"),
+        ({"aggregate": {"count": 5, "mean_ms": -1.0}}, "must count at least one time above 0"),
+        ({"aggregate": {"count": 5}}, '"mean_ms" is missing'),
+        ({"aggregate": 3}, "an object is missing"),
+        ({"aggregate": None, "samples_ms": [1.0]}, "a block with samples among blocks"),
+    ],
+)
+def test_an_aggregate_that_cannot_be_is_damage(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with Journal(tmp_path / "run.jsonl") as journal:
+        begin(journal)
+        journal.write_block(aggregate_block(0, 2.0))
+        journal.write_block(aggregate_block(1, 2.0))
+    lines = lines_of(tmp_path / "run.jsonl")
+    lines[-1].update(change)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "run.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(ResultsError) as caught:
+        read_results(tmp_path / "run.jsonl")
+    assert message in str(caught.value)
+
+
+def test_what_an_emulated_device_measured_is_never_a_pass(tmp_path: Path) -> None:
+    blocks = [block(MODEL, number, 1.0, 1.0) for number in range(3)]
+    cell = summarize_cell(blocks, is_emulated=True)
+    assert (cell.verdict, "no figure of any hardware" in cell.reason) == ("emulated", True)
+    # Of a file that was cut off before the cell's own line, too.
+    with Journal(tmp_path / "run.jsonl") as journal:
+        journal.write_header(replace(HEADER, environment={"is_emulated": True}))
+        journal.write_artifact(artifact("aaaa", "model", None))
+        for one in blocks:
+            journal.write_block(one)
+    assert read_results(tmp_path / "run.jsonl").cells[MODEL].verdict == "emulated"
 
 
 def test_a_cell_needs_a_block() -> None:

@@ -51,7 +51,9 @@ x86_64
 @clocks
 0 scaling_governor ondemand
 @python
-{"python": "3.9.2", "packages": {"larq-compute-engine": "0.16.0", "numpy": "1.26.4"}}
+3.9.2
+larq-compute-engine 0.16.0
+numpy 1.26.4
 """
 
 

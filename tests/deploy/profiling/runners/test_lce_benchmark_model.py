@@ -54,6 +54,8 @@ def test_the_plain_form_gives_an_aggregate_and_no_samples(tiny: Artifact) -> Non
     )
     assert (measured.warmup_count, measured.warmup_settled) == (1, None)
     assert measured.init_ms == 17.187
+    assert measured.note is not None
+    assert "keeps no samples" in measured.note
     # What the memory line gives is a difference, not a peak.
     assert measured.peak_memory_mib is None
     assert measured.runtime == {
@@ -68,8 +70,36 @@ def test_the_form_with_levels_and_quantiles_is_read_from_stderr(tiny: Artifact) 
     measured = LceBenchmarkModelRunner().read(CommandResult(0, "", MARKED), tiny, FILES, 4)
     assert measured.aggregate is not None
     assert (measured.aggregate.median_ms, measured.aggregate.mean_ms) == (2.316, 2.3251)
-    assert measured.warmup_count == 212
+    assert (measured.warmup_count, measured.note) == (212, None)
     assert measured.peak_memory_mib == 12.25
+
+
+# A model so slow that one run is all there was time for.
+SLOW = """\
+count=1 curr=3512391
+count=1 curr=3490000
+Inference timings in us: Init: 17187, First inference: 3512391, Warmup (avg): 3.51239e+06, Inference (avg): 3.49e+06
+"""  # noqa: E501
+TABLES = """\
+Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t         AllocateTensors\t    0.066\t    0.060\t 100.0%\t 100.0%\t     0.000\t        1\tAllocateTensors/0
+Number of nodes executed: 1
+"""  # noqa: E501
+
+
+def test_a_single_run_has_a_mean_and_no_spread(tiny: Artifact) -> None:
+    measured = LceBenchmarkModelRunner().read(CommandResult(0, SLOW, ""), tiny, FILES, 1)
+    assert measured.aggregate == Aggregate(count=1, mean_ms=3490.0)
+    assert measured.warmup_count == 1
+
+
+def test_tables_of_a_profile_around_the_figures_are_passed_over(tiny: Artifact) -> None:
+    printed = TABLES + PLAIN + TABLES
+    measured = LceBenchmarkModelRunner().read(CommandResult(0, printed, ""), tiny, FILES, 1)
+    assert measured.aggregate is not None
+    assert measured.aggregate.count == 50
 
 
 def test_a_float_model_runs_no_binary_kernel(tiny: Artifact) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from bibench_deploy.errors import DeviceError, UnknownNameError
 from bibench_deploy.profiling.environment import Environment
 from bibench_deploy.profiling.presets import find_preset
 from bibench_deploy.profiling.runners import load_runner, pick_runner, runner_names, runners_for
-from bibench_deploy.profiling.runners._runner import Runner
+from bibench_deploy.profiling.runners._runner import Measured, Runner
+from bibench_deploy.profiling.statistics import Aggregate
 
 # The first 20 bytes of programs for Linux, by instruction set.
 ELF = {
@@ -101,7 +103,9 @@ def test_the_command_names_the_devices_files_and_the_threads(
     assert all(path in line for path in there.values())
 
 
-@pytest.mark.parametrize("printed", ["", "garbage", "[]", "{}", '{"samples_ms": 3}'])
+@pytest.mark.parametrize(
+    "printed", ["", "garbage", "[]", "{}", '{"samples_ms": 3}', "count=1 curr=NaN", "\0" * 100]
+)
 def test_a_runner_that_prints_something_else_is_a_device_error(
     runner: Runner, device: Environment, tiny: Artifact, printed: str
 ) -> None:
@@ -137,3 +141,41 @@ def test_what_stands_in_the_way_of_every_runner_is_one_error() -> None:
 def test_a_target_without_a_runner_lists_the_others() -> None:
     with pytest.raises(UnknownNameError, match="unknown runner for target"):
         runners_for("tflite")
+
+
+GOOD = {
+    "samples_ms": (1.0, 2),
+    "warmup_count": 3,
+    "warmup_settled": True,
+    "other_load": 0.1,
+    "init_ms": 2,
+    "peak_memory_mib": None,
+    "runtime": {},
+    "note": None,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples_ms": ()},
+        {"samples_ms": (1.0, float("nan"))},
+        {"samples_ms": (1.0, float("inf"))},
+        {"samples_ms": (1.0, 0)},
+        {"samples_ms": (-1.0,)},
+        {"samples_ms": ("1.0",)},
+        {"samples_ms": (True,)},
+        {"samples_ms": (), "aggregate": Aggregate(0, 1.0)},
+        {"samples_ms": (), "aggregate": Aggregate(5, float("nan"))},
+        {"aggregate": Aggregate(5, 1.0)},
+        {"init_ms": float("nan")},
+        {"init_ms": "2"},
+        {"warmup_count": -1},
+        {"other_load": float("inf")},
+        {"peak_memory_mib": []},
+    ],
+)
+def test_what_no_process_can_have_measured_is_refused(change: dict[str, Any]) -> None:
+    Measured(**GOOD)
+    with pytest.raises(ValueError, match=r"is no|and not both"):
+        Measured(**{**GOOD, **change})
