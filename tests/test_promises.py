@@ -13,6 +13,7 @@ from bibench_deploy import targets
 from bibench_deploy.cli.app import app
 from bibench_deploy.devices.transports import transport_names
 from bibench_deploy.lint.rules import load_all
+from bibench_deploy.profiling.runners import runner_names
 from bibench_train import algorithms, datasets
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +72,7 @@ def test_every_command_is_in_the_readme_or_the_quickstart(name: str) -> None:
         ("datasets.md", datasets.names()),
         ("targets.md", targets.names()),
         ("transports.md", transport_names()),
+        ("devices.md", runner_names()),
         ("rules.md", [rule.code for rule in load_all()]),
     ],
 )

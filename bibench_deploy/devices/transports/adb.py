@@ -63,6 +63,13 @@ class AdbTransport(RemoteTransport):
             pass  # the next call says what it is
         self._check_state(client)
         self._adb = client.device(serial)
+        with self._reached(), _as_os_errors():
+            features = self._adb.get_features()
+        if "shell_v2" not in features.split(","):
+            raise DeviceError(
+                f"device {device.name}: {serial} has no shell protocol, which tells exit codes; "
+                "it needs Android 7 or newer"
+            )
 
     def open_channel(self) -> _AdbChannel:
         """Start `sh` by the shell protocol."""

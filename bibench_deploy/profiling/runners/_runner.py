@@ -72,6 +72,9 @@ class Measured:
                 raise ValueError(f"{number!r} is no number from 0 on")
 
 
+NO_PYTHON = "no Python was found on it; name one by: bibench devices add … --python PATH"
+
+
 class Runner(ABC):
     """A way to run artifacts of one target on a device. It talks to no device itself.
 

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.errors import MissingExtraError
-from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
+from bibench_deploy.profiling.runners._runner import (
+    NO_PYTHON,
+    Measured,
+    Runner,
+    failure,
+    garbage,
+)
 from bibench_deploy.targets.lce import run_model
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ class LceRunner(Runner):
         """The package has wheels for x86-64 Linux and for Apple silicon only."""
         if environment.abi not in _ABIS:
             return f"larq-compute-engine has no wheel for {environment.abi or 'this device'}"
+        if environment.python is None:
+            return NO_PYTHON
         if environment.package("larq-compute-engine") is None:
             return (
                 "its Python has no larq-compute-engine; run there: "

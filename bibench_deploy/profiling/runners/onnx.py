@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
+from bibench_deploy.profiling.runners._runner import (
+    NO_PYTHON,
+    Measured,
+    Runner,
+    failure,
+    garbage,
+)
 from bibench_deploy.targets.onnx import run_model
 
 if TYPE_CHECKING:
@@ -70,7 +76,7 @@ class OnnxRunner(Runner):
 def onnxruntime_obstacle(environment: Environment) -> str | None:
     """Why a device's Python cannot run run_model.py; None where it can."""
     if environment.python is None:
-        return "no Python was found on it; name one by: bibench devices add … --python PATH"
+        return NO_PYTHON
     missing = [name for name in ("onnxruntime", "numpy") if environment.package(name) is None]
     if missing:
         return (

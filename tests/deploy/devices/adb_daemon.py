@@ -268,7 +268,7 @@ def send_file(stream: Stream, path: str) -> None:
 class AdbDaemon:
     """Listens on loopback; an adb server connects by `adb connect 127.0.0.1:PORT`."""
 
-    def __init__(self, features: str = "shell_v2,cmd") -> None:
+    def __init__(self, features: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._features = features

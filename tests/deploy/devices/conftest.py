@@ -260,14 +260,26 @@ def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def adbd(adb_server: str) -> Iterator[Adb]:
-    daemon = load_adb_daemon().AdbDaemon()
-    serial = f"127.0.0.1:{daemon.port}"
-    adb = Adb(daemon, serial, adb_server)
-    adb.reconnect()
-    yield adb
-    subprocess.run([adb_server, "disconnect", serial], check=False, capture_output=True)
-    daemon.close()
+def make_adb(adb_server: str) -> Iterator[Callable[[str], Adb]]:
+    """make_adb(features): a device of one's own."""
+    made: list[Adb] = []
+
+    def make(features: str) -> Adb:
+        daemon = load_adb_daemon().AdbDaemon(features)
+        made.append(Adb(daemon, f"127.0.0.1:{daemon.port}", adb_server))
+        made[-1].reconnect()
+        return made[-1]
+
+    yield make
+    for adb in made:
+        command = [adb_server, "disconnect", adb.serial]
+        subprocess.run(command, check=False, capture_output=True, timeout=30)
+        adb.daemon.close()
+
+
+@pytest.fixture(scope="session")
+def adbd(make_adb: Callable[[str], Adb]) -> Adb:
+    return make_adb("shell_v2,cmd")
 
 
 def load_adb_daemon() -> Any:
