@@ -15,36 +15,27 @@ import math
 import os
 import re
 import secrets
-import shlex
-import socket
-import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bibench_deploy.artifact import sha256_of
+from bibench_deploy.devices.transports._lease import Lease
+from bibench_deploy.devices.transports._shell import Channel, Ended, script
 from bibench_deploy.devices.transports._transport import CommandResult, Transport
 from bibench_deploy.errors import DeviceError
 
 if TYPE_CHECKING:
     from bibench_deploy.devices.registry import Device
 
-_RUN = (Path(__file__).with_name("run.sh")).read_text(encoding="utf-8")
-_LEASE = (Path(__file__).with_name("lease.sh")).read_text(encoding="utf-8")
+_RUN = Path(__file__).with_name("run.sh").read_text(encoding="utf-8")
 # How long a command may take to end when it is told to; then it is killed.
 GRACE_S = 5
 # After its limit and that grace, a command whose end does not come has lost its link.
 LINK_S = 20.0
-# A sign of life, and how old the last one is when a lease counts as left behind.
-HEARTBEAT_S = 15.0
-EXPIRY_S = 60
-# Longer than between two signs of life.
-WATCH_S = 20
 _ASK_S = 30.0
-_PROC = "/proc"
 # More than any runner prints; what goes on and on is not kept in memory until its time is up.
 MAX_OUTPUT_BYTES = 64 * 2**20
 # Reading the hash of what was pushed, at the pace of a slow memory card.
@@ -88,53 +79,6 @@ echo "$count" "$bytes"
 """
 
 
-@dataclass(frozen=True)
-class Piece:
-    """What a command wrote."""
-
-    stream: Literal["stdout", "stderr"]
-    content: bytes
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command's end."""
-
-    exit_code: int
-
-
-class Channel(ABC):
-    """A `sh` that runs on a device and reads what we send."""
-
-    @abstractmethod
-    def send(self, content: bytes) -> None:
-        """Write to its stdin.
-
-        Raises:
-            OSError: the link is cut.
-        """
-
-    @abstractmethod
-    def end_input(self) -> None:
-        """Let its stdin end.
-
-        Raises:
-            OSError: the link is cut.
-        """
-
-    @abstractmethod
-    def receive(self, timeout_s: float) -> Piece | Ended | None:
-        """Wait for what comes next; None if nothing does in time.
-
-        Raises:
-            OSError: the link is cut.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give it up: its stdin ends, whatever it is doing. Raises nothing."""
-
-
 class RemoteTransport(Transport):
     """A way to another machine that has a `sh`."""
 
@@ -142,7 +86,7 @@ class RemoteTransport(Transport):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self._lease: _Lease | None = None
+        self._lease: Lease | None = None
         # Pushed files that a kernel runs itself, by their path on the device.
         self._programs: set[str] = set()
 
@@ -191,7 +135,7 @@ class RemoteTransport(Transport):
         with self._reached(), contextlib.closing(self.open_channel()) as channel:
             # Not every `timeout` reads fractions.
             limit_s = math.ceil(timeout_s)
-            channel.send(_script(_RUN, arguments, limit=limit_s, grace=GRACE_S))
+            channel.send(script(_RUN, arguments, limit=limit_s, grace=GRACE_S))
             result = self._collect(channel, timeout_s + GRACE_S + LINK_S)
         has_timed_out = time.monotonic() - begun_at >= timeout_s
         # TERM by `timeout`, its KILL after the grace, and the alarm of a Mac.
@@ -291,7 +235,7 @@ class RemoteTransport(Transport):
     def hold(self) -> Iterator[None]:
         """Hold the device's lease."""
         with self._reached():
-            lease = _Lease(self.device.name, self.open_channel(), self.work_folder)
+            lease = Lease(self.device.name, self.open_channel(), self.work_folder)
         try:
             lease.take()
             self._lease = lease
@@ -335,8 +279,8 @@ class RemoteTransport(Transport):
                 f"bibench devices clean {self.device.name}"
             )
 
-    def _sh(self, script: str, *arguments: str, timeout_s: float) -> CommandResult:
-        return self.run(["sh", "-c", script, "bibench", *arguments], timeout_s=timeout_s)
+    def _sh(self, text: str, *arguments: str, timeout_s: float) -> CommandResult:
+        return self.run(["sh", "-c", text, "bibench", *arguments], timeout_s=timeout_s)
 
     def _collect(self, channel: Channel, patience_s: float) -> CommandResult:
         deadline = time.monotonic() + patience_s
@@ -370,107 +314,6 @@ class RemoteTransport(Transport):
                 f"device {self.device.name}: the link was lost ({error or 'cut'}); what ran there "
                 "was ended; run this again when it is back"
             ) from error
-
-
-class _Lease:
-    """A device's lease, kept alive by a thread; see lease.sh."""
-
-    def __init__(self, device: str, channel: Channel, folder: str) -> None:
-        self._device = device
-        self._channel = channel
-        self._folder = folder
-        self._lost = ""
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name=f"lease of {device}")
-
-    def take(self) -> None:
-        """Become the holder.
-
-        Raises:
-            DeviceError: somebody else is, or the work folder cannot be made.
-        """
-        me = f"{secrets.token_hex(8)} {re.sub(r'[^ -~]', '?', socket.gethostname())} {os.getpid()}"
-        settings: dict[str, str | float] = {"folder": self._folder, "me": me}
-        settings |= {"expiry": EXPIRY_S, "watch": WATCH_S, "proc": _PROC}
-        try:
-            self._channel.send(_script(_LEASE, [], **settings))
-            answer = self._line(_ASK_S + WATCH_S)
-        except OSError as error:
-            raise DeviceError(f"device {self._device}: the link was lost ({error})") from error
-        word, _, rest = answer.partition(" ")
-        if word == "busy":
-            age, _, owner = rest.partition(" ")
-            _, _, whose = owner.partition(" ")
-            host, _, process = whose.rpartition(" ")
-            seen = f"last sign of life {age} s ago" if age.isdigit() else "alive"
-            raise DeviceError(
-                f"device {self._device}: in use by bibench on {host or 'another host'} (process "
-                f"{process or 'unknown'}, {seen}); run this again when it is done"
-            )
-        if word != "held":
-            raise DeviceError(
-                f"device {self._device}: its work folder {self._folder} cannot be made or written "
-                "to; name another one as work_folder in its connection"
-            )
-        self._thread.start()
-
-    def check(self) -> None:
-        """Make sure that we still hold it.
-
-        Raises:
-            DeviceError: we do not.
-        """
-        if self._lost:
-            raise DeviceError(f"device {self._device}: {self._lost}; run this again")
-
-    def give_back(self) -> None:
-        """Let others have it; waits until they can."""
-        self._is_over.set()
-        if self._thread.is_alive():
-            self._thread.join(GRACE_S)
-        with contextlib.suppress(OSError):
-            self._channel.end_input()
-            deadline = time.monotonic() + GRACE_S
-            while not isinstance(self._channel.receive(GRACE_S), Ended | None):
-                if time.monotonic() > deadline:
-                    break
-        self._channel.close()
-
-    def _beat(self) -> None:
-        while not self._is_over.wait(HEARTBEAT_S):
-            try:
-                # Nothing comes back while all is well.
-                if self._channel.receive(0.0) is not None:
-                    self._lost = "another host took its lease, because this one was silent too long"
-                    return
-                self._channel.send(b"\n")
-            except (OSError, ValueError) as error:  # a closed descriptor is a ValueError
-                self._lost = f"the link was lost ({error})"
-                return
-
-    def _line(self, timeout_s: float) -> str:
-        deadline = time.monotonic() + timeout_s
-        text = b""
-        while b"\n" not in text:
-            piece = self._channel.receive(max(0.0, deadline - time.monotonic()))
-            if not isinstance(piece, Piece):
-                return text.decode("utf-8", "replace").strip()
-            text += piece.content if piece.stream == "stdout" else b""
-        return text.decode("utf-8", "replace").partition("\n")[0].strip()
-
-
-def _script(script: str, arguments: Sequence[str], **settings: str | float) -> bytes:
-    """Give a script its settings and arguments.
-
-    Raises:
-        ValueError: a NUL byte, which no argument of a command can hold.
-    """
-    if any("\0" in argument for argument in arguments):
-        raise ValueError("an argument of a command holds a NUL byte")
-    lines = [f"{name}={shlex.quote(f'{value}')}" for name, value in settings.items()]
-    lines.append(f"set -- {shlex.join(arguments)}")
-    # Where a name of the file system is no UTF-8, Python holds its bytes as surrogates.
-    return "\n".join([*lines, script]).encode("utf-8", "surrogateescape")
 
 
 def _is_program(file: Path) -> bool:

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bibench_deploy.devices.transports._remote import Channel, Ended, Piece, RemoteTransport
+from bibench_deploy.devices.transports._remote import RemoteTransport
+from bibench_deploy.devices.transports._shell import Channel, Ended, Piece
 from bibench_deploy.errors import DeviceError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bibench_deploy.devices.registry import Device
-from bibench_deploy.devices.transports import _remote, open_transport
+from bibench_deploy.devices.transports import _lease, open_transport
 from bibench_deploy.errors import DeviceError
 
 
@@ -93,8 +93,8 @@ def test_a_cut_link_gives_the_lease_back(sshd, cable, tmp_path: Path, lease: Pat
 def test_a_lease_that_was_left_behind_is_taken_over(
     board: Device, lease: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    monkeypatch.setattr(_remote, "EXPIRY_S", 1)
-    monkeypatch.setattr(_remote, "WATCH_S", 0.2)
+    monkeypatch.setattr(_lease, "EXPIRY_S", 1)
+    monkeypatch.setattr(_lease, "WATCH_S", 0.2)
     silent = f"{this_boot()} {max(0, uptime() - 10)}"
     leave_behind(lease, {"silent": silent, "restarted": "another-boot 5"}.get(why, ""))
     if why == "no sign of life":  # it ended between making the folder and its first sign
@@ -109,8 +109,8 @@ def test_a_lease_that_was_left_behind_is_taken_over(
 def test_a_holder_that_gives_signs_of_life_is_left_alone_however_long_it_takes(
     board: Device, lease: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_remote, "EXPIRY_S", 1)
-    monkeypatch.setattr(_remote, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(_lease, "EXPIRY_S", 1)
+    monkeypatch.setattr(_lease, "HEARTBEAT_S", 0.2)
     with open_transport(board) as first, open_transport(board) as second, first.hold():
         time.sleep(2.5)
         with pytest.raises(DeviceError, match="in use by"), second.hold():
@@ -120,7 +120,7 @@ def test_a_holder_that_gives_signs_of_life_is_left_alone_however_long_it_takes(
 def test_who_was_silent_too_long_notices_that_the_lease_is_another_hosts(
     board: Device, lease: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_remote, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(_lease, "HEARTBEAT_S", 0.2)
     with open_transport(board) as transport, transport.hold():
         (lease / "owner").write_text("0123 other-host 77\n")
         time.sleep(1)
@@ -134,8 +134,8 @@ def test_a_clock_that_went_backwards_keeps_a_holder_only_while_it_lives(
     board: Device, lease: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
 ) -> None:
     """Where a system does not count seconds since its start, as macOS."""
-    monkeypatch.setattr(_remote, "_PROC", "/no/proc")
-    monkeypatch.setattr(_remote, "WATCH_S", 0.5)
+    monkeypatch.setattr(_lease, "_PROC", "/no/proc")
+    monkeypatch.setattr(_lease, "WATCH_S", 0.5)
     future = int(time.time()) + 3600
     leave_behind(lease, f"none {future}")
     stop = threading.Event()

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bibench_deploy.devices.registry import Device
-from bibench_deploy.devices.transports import _remote, open_transport
+from bibench_deploy.devices.transports import _lease, _remote, _shell, open_transport
 from bibench_deploy.devices.transports._remote import RemoteTransport
 from bibench_deploy.devices.transports._transport import CommandResult
 from bibench_deploy.errors import DeviceError
@@ -360,7 +360,7 @@ def test_the_scripts_do_the_same_in_every_sh(shell: str, tmp_path: Path) -> None
             [shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             assert process.stdin
-            process.stdin.write(_remote._script(_remote._RUN, arguments, limit=5, grace=1))
+            process.stdin.write(_shell.script(_remote._RUN, arguments, limit=5, grace=1))
             process.stdin.flush()  # and not closed, as a link that is there
             code = process.wait(30)
             assert process.stdout
@@ -377,7 +377,7 @@ def test_the_scripts_do_the_same_in_every_sh(shell: str, tmp_path: Path) -> None
     with subprocess.Popen([shell], stdin=subprocess.PIPE) as process:
         assert process.stdin
         tree = [sys.executable, "-c", TREE, str(pids)]
-        process.stdin.write(_remote._script(_remote._RUN, tree, limit=600, grace=1))
+        process.stdin.write(_shell.script(_remote._RUN, tree, limit=600, grace=1))
         process.stdin.flush()
         wait_until(pids.exists)
         process.stdin.close()  # the link is cut
@@ -385,7 +385,7 @@ def test_the_scripts_do_the_same_in_every_sh(shell: str, tmp_path: Path) -> None
     for pid in pids.read_text().split():
         wait_until(lambda pid=pid: not is_running(int(pid)))
     settings = {"folder": str(tmp_path / "w"), "me": "01 us 1", "expiry": 60, "watch": 1}
-    script = _remote._script(_remote._LEASE, [], proc="/proc", **settings)
+    script = _shell.script(_lease._SCRIPT, [], proc="/proc", **settings)
     with subprocess.Popen([shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
@@ -444,7 +444,7 @@ def test_settings_and_arguments_of_a_script_are_never_read_by_its_shell(
     """Work folders and all that is passed to scripts, in every sh that a board may have."""
     script = 'printf "[%s]" "$folder" "$@"; exit 0\n'
     done = subprocess.run(
-        [shell], input=_remote._script(script, arguments, folder=folder), capture_output=True,
+        [shell], input=_shell.script(script, arguments, folder=folder), capture_output=True,
         check=False,
     )  # fmt: skip
     expected = "".join(f"[{text}]" for text in [folder, *arguments])
