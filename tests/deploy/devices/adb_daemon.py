@@ -65,8 +65,9 @@ class Stream:
 class Connection:
     """One adb server that has connected."""
 
-    def __init__(self, link: socket.socket, features: str) -> None:
+    def __init__(self, link: socket.socket, features: str, daemon: AdbDaemon) -> None:
         self._link = link
+        self._daemon = daemon
         self._lock = threading.Lock()
         self._streams: dict[int, Stream] = {}
         self._features = features
@@ -93,6 +94,9 @@ class Connection:
         with suppress(EOFError, OSError):
             while True:
                 header = struct.unpack("<6I", self._receive(24))
+                self._daemon.received += header[3]
+                if self._daemon.received > self._daemon.cut_after:
+                    break
                 command = header[0].to_bytes(4, "little")
                 self._handle(command, header[1], header[2], self._receive(header[3]))
         for stream in list(self._streams.values()):
@@ -233,20 +237,22 @@ def receive_file(stream: Stream, path: str) -> None:
         os.fchmod(file.fileno(), int(mode) & 0o777)
     except OSError as error:
         problem = str(error)
-    while True:
-        command, size = struct.unpack("<4sI", stream.read(8))
-        if command == b"DONE":
-            break
-        content = stream.read(size)
-        if file and not problem:
-            try:
-                file.write(content)
-                file.flush()
-            except OSError as error:
-                problem = str(error)
-    if file:
-        with suppress(OSError):
-            file.close()
+    try:
+        while True:
+            command, size = struct.unpack("<4sI", stream.read(8))
+            if command == b"DONE":
+                break
+            content = stream.read(size)
+            if file and not problem:
+                try:
+                    file.write(content)
+                    file.flush()
+                except OSError as error:
+                    problem = str(error)
+    finally:
+        if file:
+            with suppress(OSError):
+                file.close()
     if problem:
         fail(stream, problem)
     else:
@@ -266,12 +272,19 @@ def send_file(stream: Stream, path: str) -> None:
 
 
 class AdbDaemon:
-    """Listens on loopback; an adb server connects by `adb connect 127.0.0.1:PORT`."""
+    """Listens on loopback; an adb server connects by `adb connect 127.0.0.1:PORT`.
+
+    Attributes:
+        received: bytes of content so far.
+        cut_after: once more than this has come, the connection is lost.
+    """
 
     def __init__(self, features: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._features = features
+        self.received = 0
+        self.cut_after = float("inf")
         self._links: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -280,7 +293,7 @@ class AdbDaemon:
             while True:
                 link, _ = self._listener.accept()
                 self._links.append(link)
-                connection = Connection(link, self._features)
+                connection = Connection(link, self._features, self)
                 threading.Thread(target=connection.serve, daemon=True).start()
 
     def cut(self) -> None:

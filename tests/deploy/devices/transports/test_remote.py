@@ -237,6 +237,21 @@ def test_a_link_cut_in_a_push_is_one_error_and_no_half_file_has_a_name(
         assert again.clean()[0] == 2
 
 
+def test_a_link_cut_in_a_push_over_adb_is_one_error(make_adb, work: Path, model: Path) -> None:
+    phone = make_adb("shell_v2,cmd")
+    device = phone.device(work)
+    with open_transport(device) as transport:
+        phone.daemon.cut_after = phone.daemon.received + 1_000_000
+        with pytest.raises(DeviceError, match="device board: the link was lost") as caught:
+            transport.push(model)
+    assert "\n" not in str(caught.value)
+    phone.daemon.cut_after = float("inf")
+    phone.reconnect()
+    with open_transport(device) as again:
+        assert Path(again.push(model)).read_bytes() == model.read_bytes()
+        assert again.clean()[0] == 2
+
+
 def test_a_full_disk_is_said_before_anything_is_sent(
     sshd, adbd, small_disk: Path, model: Path
 ) -> None:
