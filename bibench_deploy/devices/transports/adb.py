@@ -54,7 +54,7 @@ class AdbTransport(RemoteTransport):
                 f"bibench devices add {device.name} --adb SERIAL"
             )
         self._serial = serial
-        client = adbutils.AdbClient()
+        self._client = client = adbutils.AdbClient()
         try:
             socket.create_connection((client.host, client.port), CONNECT_S).close()
         except ConnectionRefusedError:
@@ -75,9 +75,14 @@ class AdbTransport(RemoteTransport):
     def open_channel(self) -> _AdbChannel:
         """Start `sh` by the shell protocol."""
         with _as_os_errors():
-            connection = self._adb.open_transport(timeout=None)
-            connection.send_command(_SERVICE)
-            connection.check_okay()
+            connection = self._client.make_connection()
+            try:
+                for service in (f"host:transport:{self._serial}", _SERVICE):
+                    connection.send_command(service)
+                    connection.check_okay()
+            except BaseException:
+                connection.close()
+                raise
         return _AdbChannel(connection)
 
     def upload(self, file: Path, path: str) -> None:

@@ -28,7 +28,7 @@ def test_a_device_that_adb_cannot_use_says_what_to_do(
 ) -> None:
     import adbutils
 
-    entry = adbutils.AdbClient().list()[0]
+    [entry] = [one for one in adbutils.AdbClient().list() if one.serial == adbd.serial]
     monkeypatch.setattr(entry, "state", "unauthorized")
     monkeypatch.setattr(adbutils.AdbClient, "list", lambda self: [entry])
     told = refusal(adbd.device(tmp_path))
