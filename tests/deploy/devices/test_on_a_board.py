@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -85,7 +85,7 @@ def run() -> Callable[..., Result]:
 def added(sshd, work: Path, run: Callable[..., Result]) -> None:
     """The device `pi4`, reached over ssh."""
     done = run(
-        "devices", "add", "pi4", "--ssh", f"{os.environ.get('USER', 'root')}@127.0.0.1:{sshd.port}",
+        "devices", "add", "pi4", "--ssh", f"{getpass.getuser()}@127.0.0.1:{sshd.port}",
         "--python", sys.executable, "--ssh-config", sshd.config(), "--work-folder", work,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -124,7 +124,7 @@ def test_a_board_is_added_checked_profiled_and_cleaned(
     assert connections_file().stat().st_mode & 0o777 == 0o600
     listed = run("devices", "list").stdout
     assert "Raspberry Pi 4B" in listed
-    assert "ssh root@127.0.0.1:" in listed or "ssh " in listed
+    assert f"ssh {getpass.getuser()}@127.0.0.1:" in listed
     checked = run("devices", "check", "pi4")
     assert checked.exit_code == 0, checked.output
     assert "lce                  can run" in checked.stdout
@@ -160,6 +160,21 @@ def test_a_float_network_is_profiled_there_by_onnx_runtime(
     [cell] = json.loads(profiled.stdout)["cells"]
     assert cell["runtime"]["name"] == "onnxruntime"
     assert cell["latency_ms"]["p50"] > 0
+
+
+def test_a_phone_is_added_profiled_and_cleaned_over_adb(
+    adbd, run: Callable[..., Result], make_lce_artifact: Callable[..., Artifact], work: Path
+) -> None:
+    added = run(
+        "devices", "add", "kirin990", "--adb", adbd.serial,
+        "--python", sys.executable, "--work-folder", work,
+    )  # fmt: skip
+    assert added.exit_code == 0, added.output
+    make_lce_artifact(Path("out/tiny"), has_twin=False)
+    profiled = run("profile", "--device", "kirin990", "--threads", "1", "--out", "run.jsonl")
+    assert profiled.exit_code == 0, profiled.output
+    assert len(read_results(Path("run.jsonl")).blocks) == 3
+    assert run("devices", "clean", "kirin990").stdout.startswith("kirin990: 2 files removed")
 
 
 def test_the_registered_thread_counts_are_a_sweeps_own(

@@ -44,6 +44,8 @@ def test_a_second_host_is_told_who_holds_the_board(board: Device, lease: Path) -
             match = r"in use by bibench on \S+ \(process \d+, last"
             with pytest.raises(DeviceError, match=match), second.hold():
                 pytest.fail("two holders")
+            with pytest.raises(DeviceError, match=match):
+                second.clean()
             assert lease.is_dir()
             assert first.run(["true"], timeout_s=30).exit_code == 0
         assert not lease.exists()
