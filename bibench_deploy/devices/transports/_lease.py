@@ -23,6 +23,8 @@ WATCH_S = 20
 # How long the device may take to answer, and to let go.
 _ANSWER_S = 30.0
 _END_S = 5.0
+# How often lease.sh may wait for a sign of life before it gives up.
+_MAX_LOOKS = 6
 _PROC = "/proc"
 
 
@@ -54,9 +56,11 @@ class Lease:
         settings |= {"expiry": EXPIRY_S, "watch": WATCH_S, "proc": _PROC}
         try:
             self._channel.send(script(_SCRIPT, [], **settings))
-            answer = self._line(_ANSWER_S + WATCH_S)
+            answer = self._line(_ANSWER_S + _MAX_LOOKS * WATCH_S)
         except OSError as error:
             raise DeviceError(f"device {self._device}: the link was lost ({error})") from error
+        if not answer:
+            raise DeviceError(f"device {self._device}: its sh gives no answer; try it by hand")
         word, _, rest = answer.partition(" ")
         if word == "busy":
             age, _, owner = rest.partition(" ")
