@@ -78,8 +78,10 @@ class SshTransport(RemoteTransport):
             self._connection.sftp().get(path, str(file))
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connection; on a lost link, what Fabric closes first may fail."""
+        with contextlib.suppress(OSError), _as_os_errors():
+            self._connection.close()
+        self._connection.client.close()
 
     @property
     def _address(self) -> str:

@@ -94,6 +94,21 @@ def test_the_users_config_gives_host_port_user_and_known_hosts(sshd, tmp_path: P
         assert transport.run(["echo", "hello"], timeout_s=30).stdout == "hello\n"
 
 
+def test_closing_after_the_link_was_lost_raises_nothing(
+    sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = open_transport(sshd.device(tmp_path / "work"))
+    (tmp_path / "file").touch()
+    transport.push(tmp_path / "file")
+
+    def lost() -> None:
+        raise EOFError
+
+    monkeypatch.setattr(transport._connection._sftp, "close", lost)  # type: ignore[attr-defined]
+    transport.close()
+    assert not transport._connection.is_connected  # type: ignore[attr-defined]
+
+
 def test_a_key_that_only_the_agent_holds_is_used(
     sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
