@@ -28,6 +28,13 @@ def report(
             show_default=False,
         ),
     ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Show BiBench's published latencies and scores instead of results.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,16 +45,33 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Show what was measured: latency, size, parity, accuracy, lint findings.
+    """Show what was measured: latency, speed-up, the hardware track, size, parity, accuracy.
+
+    Published figures of the same chip stand beside measured ones.
 
     Example: [bold]bibench report results/run.jsonl --format html --out report.html[/bold]
     """
-    from bibench_deploy.reports import build_report, check_format, format_names, render
+    if paper and results:
+        raise typer.BadParameter("--paper takes no results; leave one of the two out")
+
+    from bibench_deploy.reports import (
+        Document,
+        Report,
+        build_report,
+        check_format,
+        format_names,
+        published_hardware_track,
+        render,
+    )
     from bibench_deploy.reports import write_report as write
 
     suffix = out.suffix.removeprefix(".") if out else ""
     chosen = check_format(format_name or (suffix if suffix in format_names() else "text"))
-    content = build_report(_existing(results) if results else [_newest()])
+    content: Report | Document
+    if paper:
+        content = published_hardware_track()
+    else:
+        content = build_report(_existing(results) if results else [_newest()])
     if out is None:
         typer.echo(render(content, chosen), nl=False)
     else:

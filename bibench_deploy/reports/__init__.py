@@ -6,12 +6,22 @@ from pathlib import Path
 
 from bibench_deploy.artifact import write_text_atomically
 from bibench_deploy.reports.content import Report, build_report
+from bibench_deploy.reports.document import Document, published_hardware_track
 from bibench_deploy.reports.formats import check_format, format_names, render
 
-__all__ = ["Report", "build_report", "check_format", "format_names", "render", "write_report"]
+__all__ = [
+    "Document",
+    "Report",
+    "build_report",
+    "check_format",
+    "format_names",
+    "published_hardware_track",
+    "render",
+    "write_report",
+]
 
 
-def write_report(report: Report, path: Path, format_name: str | None = None) -> Path:
+def write_report(report: Report | Document, path: Path, format_name: str | None = None) -> Path:
     """Write a report to a file, which appears whole or not at all.
 
     Args:

@@ -24,6 +24,17 @@ from typing import Any
 from bibench_deploy.errors import ResultsError
 from bibench_deploy.lint.finding import Finding, Severity
 from bibench_deploy.profiling.journal import Cell, Results, read_results
+from bibench_deploy.tracks.hardware import (
+    Pair,
+    PublishedScore,
+    Score,
+    Speedup,
+    Timing,
+    published_as,
+    published_pairs,
+    published_scores,
+    score,
+)
 
 UNTRAINED = "untrained weights: latency and size only"
 
@@ -33,17 +44,6 @@ _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
 def is_stable(cell: Cell) -> bool:
     """Whether a measurement may be relied on; noisy is never a pass."""
     return cell.verdict == "stable"
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """FP32 latency over binary latency, and the thread counts that were compared."""
-
-    device: str
-    ratio: float
-    threads: int
-    twin_threads: int
-    is_noisy: bool
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,9 @@ class Model:
         fp32_accuracy: percent of the trained FP32 model in the same family, if there is one.
         twin: short id of its FP32 twin.
         size_ratio: bytes of the twin over its own bytes.
-        speedups: against the twin at the same thread count.
-        fastest: against the twin, each at its own fastest thread count; one for each device.
+        pairs: its times beside those of the twin; one for each device that timed both.
+        published: of these devices, what BiBench prints for this architecture and algorithm
+            with this engine; times alone.
     """
 
     artifact: str
@@ -192,8 +193,18 @@ class Model:
     parity: Parity | None
     findings: tuple[Finding, ...]
     cells: tuple[Cell, ...]
-    speedups: tuple[Speedup, ...]
-    fastest: tuple[Speedup, ...]
+    pairs: tuple[Pair, ...]
+    published: tuple[Pair, ...]
+
+    @property
+    def speedups(self) -> tuple[Speedup, ...]:
+        """Against the twin at the same thread count."""
+        return tuple(chain.from_iterable(pair.speedups for pair in self.pairs))
+
+    @property
+    def fastest(self) -> tuple[Speedup, ...]:
+        """Against the twin, each at its own fastest thread count; one for each device."""
+        return tuple(pair.fastest for pair in self.pairs if pair.fastest)
 
     def cell(self, device: str, threads: int) -> Cell | None:
         """The measurement on a device at a thread count, if it was made."""
@@ -268,6 +279,10 @@ class Report:
         families: those with trained models first.
         mean_size_ratio: over the models with a twin; None if no model has one.
         mean_speedups: one for each device on which a model and its twin were measured.
+        scores: the hardware track, for each device, engine and algorithm; emulated devices
+            have none.
+        published: the same from the paper's rows of these chips, by the same convention.
+        printed: what the paper prints for these algorithms over all of its devices.
         problems: one text for each thing that keeps a results file from being whole.
     """
 
@@ -275,6 +290,9 @@ class Report:
     families: tuple[Family, ...]
     mean_size_ratio: float | None
     mean_speedups: tuple[MeanSpeedup, ...]
+    scores: tuple[Score, ...]
+    published: tuple[Score, ...]
+    printed: tuple[PublishedScore, ...]
     problems: tuple[str, ...]
 
     @property
@@ -355,12 +373,28 @@ def build_report(result_paths: Sequence[Path]) -> Report:
         ) from error
     models = [model for family in families for model in family.models]
     ratios = [model.size_ratio for model in models if model.size_ratio is not None]
+    emulated = {
+        key.device
+        for file in results
+        if file.header.environment.get("is_emulated")
+        for key in file.cells
+    }
+    scores = score(pair for model in models for pair in model.pairs if pair.device not in emulated)
+    problems = [problem for file in results for problem in file.problems]
+    problems += [
+        f"{device} is emulated: its latencies say nothing of any hardware, so the hardware "
+        "track leaves it out"
+        for device in sorted(emulated)
+    ]
     return Report(
         runs=tuple(_run(file) for file in results),
         families=families,
         mean_size_ratio=fmean(ratios) if ratios else None,
         mean_speedups=tuple(_mean_speedups(models)),
-        problems=tuple(problem for file in results for problem in file.problems),
+        scores=scores,
+        published=tuple(_published_scores(scores)),
+        printed=tuple(_printed_scores(scores)),
+        problems=tuple(problems),
     )
 
 
@@ -493,7 +527,7 @@ def _model(
     manifest, source = entry.manifest, entry.manifest["source"]
     residency = _residency(manifest)
     has_accuracy = not is_untrained and not _is_twin(entry)
-    speedups, fastest = _speedups(entry.cells, twin.cells if twin else [])
+    pairs = tuple(_pairs(title, manifest["target"], source.get("algorithm"), entry, twin))
     return Model(
         artifact=entry.artifact,
         name=manifest["name"],
@@ -521,8 +555,8 @@ def _model(
         parity=_parity(manifest),
         findings=tuple(_finding(finding) for finding in manifest.get("findings") or ()),
         cells=tuple(sorted(entry.cells, key=lambda cell: (cell.key.device, cell.key.threads))),
-        speedups=speedups,
-        fastest=fastest,
+        pairs=pairs,
+        published=tuple(_published_pairs(pairs, source.get("architecture"))),
     )
 
 
@@ -599,37 +633,46 @@ def _fp32_accuracy(entry: _Entry, members: Sequence[_Entry]) -> float | None:
     return None
 
 
-def _speedups(
-    cells: Sequence[Cell], twin_cells: Sequence[Cell]
-) -> tuple[tuple[Speedup, ...], tuple[Speedup, ...]]:
-    """Compare with the twin: at the same thread counts, and each at its fastest."""
-    same = [
-        _speedup(cell, other)
+def _pairs(
+    title: str, target: str, algorithm: str | None, entry: _Entry, twin: _Entry | None
+) -> Iterator[Pair]:
+    if twin is None:
+        return
+    for device in dict.fromkeys(cell.key.device for cell in entry.cells):
+        binary, fp32 = _timings(entry.cells, device), _timings(twin.cells, device)
+        if fp32:
+            size_ratio = twin.manifest["size_bytes"] / entry.manifest["size_bytes"]
+            yield Pair(device, target, title, algorithm, binary, fp32, size_ratio)
+
+
+def _timings(cells: Sequence[Cell], device: str) -> dict[int, Timing]:
+    return {
+        cell.key.threads: Timing(cell.latency_ms.p50, is_stable(cell))
         for cell in cells
-        for other in twin_cells
-        if (cell.key.device, cell.key.threads) == (other.key.device, other.key.threads)
-    ]
-    fastest = []
-    for device in dict.fromkeys(cell.key.device for cell in cells):
-        cell, other = _fastest(cells, device), _fastest(twin_cells, device)
-        if cell and other:
-            fastest.append(_speedup(cell, other))
-    return tuple(same), tuple(fastest)
+        if cell.key.device == device
+    }
 
 
-def _fastest(cells: Sequence[Cell], device: str) -> Cell | None:
-    there = [cell for cell in cells if cell.key.device == device]
-    return min(there, key=lambda c: (not is_stable(c), c.latency_ms.p50), default=None)
+def _published_pairs(pairs: Sequence[Pair], architecture: str | None) -> Iterator[Pair]:
+    wanted = {(pair.device, pair.engine, published_as(pair.algorithm)) for pair in pairs}
+    for pair in published_pairs():
+        if (pair.device, pair.engine, pair.algorithm) in wanted and pair.model == architecture:
+            yield pair
 
 
-def _speedup(cell: Cell, other: Cell) -> Speedup:
-    return Speedup(
-        device=cell.key.device,
-        ratio=other.latency_ms.p50 / cell.latency_ms.p50,
-        threads=cell.key.threads,
-        twin_threads=other.key.threads,
-        is_noisy=not (is_stable(cell) and is_stable(other)),
-    )
+def _published_scores(scores: Sequence[Score]) -> Iterator[Score]:
+    """What the paper's rows of a measured chip give, for the engine and algorithm measured."""
+    wanted = {(own.device, own.engine, published_as(own.algorithm)) for own in scores}
+    for found in score(published_pairs()):
+        if (found.device, found.engine, found.algorithm) in wanted:
+            yield found
+
+
+def _printed_scores(scores: Sequence[Score]) -> Iterator[PublishedScore]:
+    printed = published_scores()
+    for algorithm in dict.fromkeys(own.algorithm for own in scores):
+        if algorithm in printed and printed[algorithm].overall is not None:
+            yield printed[algorithm]
 
 
 def _mean_speedups(models: Sequence[Model]) -> Iterator[MeanSpeedup]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bibench_deploy.lint.finding import Severity
@@ -15,6 +15,7 @@ from bibench_deploy.reports.content import (
     Run,
     is_stable,
 )
+from bibench_deploy.tracks.hardware import PublishedScore, Score, published_chips
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def all_tables(report: Report) -> tuple[Table, ...]:
     builders: tuple[Callable[[Report], Table], ...] = (
         latency_table,
         speedup_table,
+        hardware_table,
+        published_table,
         size_table,
         accuracy_table,
         parity_table,
@@ -133,6 +136,111 @@ def speedup_table(report: Report) -> Table:
         rows=tuple(rows),
         numeric=frozenset(range(2, 3 + len(counts))),
         flagged=frozenset(flagged),
+    )
+
+
+def hardware_table(report: Report) -> Table:
+    """The hardware track of what was measured, and beside it of the paper, ours and printed."""
+    chips = published_chips()
+    rows = [hardware_row("measured", own.device, own, report.threads) for own in report.scores]
+    flagged = frozenset(index for index, own in enumerate(report.scores) if own.is_noisy)
+    rows += [
+        hardware_row(wording.RECOMPUTED, chips[theirs.device], theirs, report.threads)
+        for theirs in report.published
+    ]
+    rows += [printed_row(theirs, len(report.threads)) for theirs in report.printed]
+    return Table(
+        title="Hardware track (BiBench, Equation 9)",
+        headers=hardware_headers(report.threads),
+        rows=tuple(rows),
+        numeric=frozenset(range(4, 8 + len(report.threads))),
+        flagged=flagged,
+        notes=(wording.HARDWARE_CONVENTION,),
+    )
+
+
+def hardware_headers(threads: Sequence[int]) -> tuple[str, ...]:
+    """The columns of a table of scores."""
+    counts = tuple(wording.threads(n) for n in threads)
+    last = ("Each at its fastest", "Compression", "Overall")
+    return ("Figures", "Device", "Engine", "Algorithm", "Models", *counts, *last)
+
+
+def hardware_row(whose: str, device: str, score: Score, threads: Sequence[int]) -> tuple[str, ...]:
+    """One row of such a table."""
+    noisy = " noisy" if score.is_noisy else ""
+    return (
+        whose,
+        device,
+        wording.engine(score.engine),
+        score.algorithm or wording.NOT_KNOWN,
+        str(score.models),
+        *(wording.ratio(score.by_threads.get(n)) for n in threads),
+        f"{wording.ratio(score.speed_up)}{noisy}",
+        wording.ratio(score.compression),
+        f"{wording.ratio(score.overall)}{noisy if score.overall else ''}",
+    )
+
+
+def printed_row(printed: PublishedScore, count_columns: int) -> tuple[str, ...]:
+    """The row of what the paper prints for an algorithm, with as many blank columns."""
+    figures = (printed.speed_up, printed.compression, printed.overall)
+    return (
+        wording.PRINTED,
+        f"its {len(published_chips())} devices",
+        wording.NOT_KNOWN,
+        printed.algorithm,
+        wording.NOT_KNOWN,
+        *(wording.NOT_KNOWN,) * count_columns,
+        *(wording.ratio(figure) for figure in figures),
+    )
+
+
+def published_table(report: Report) -> Table:
+    """Latencies beside those that the paper prints for the same chip, network and engine."""
+    chips = published_chips()
+    rows: list[tuple[str, ...]] = []
+    flagged: set[int] = set()
+    for model in report.models:
+        for theirs in model.published:
+            own = next(pair for pair in model.pairs if pair.device == theirs.device)
+            printed = {speedup.threads: speedup.ratio for speedup in theirs.speedups}
+            for speedup in own.speedups:
+                n = speedup.threads
+                if n not in printed:
+                    continue
+                if speedup.is_noisy:
+                    flagged.add(len(rows))
+                rows.append(
+                    (
+                        wording.name(model),
+                        chips[theirs.device],
+                        str(n),
+                        wording.milliseconds(own.fp32[n].ms),
+                        wording.milliseconds(theirs.fp32[n].ms),
+                        wording.milliseconds(own.binary[n].ms),
+                        wording.milliseconds(theirs.binary[n].ms),
+                        wording.speedup(speedup),
+                        wording.ratio(printed[n]),
+                    )
+                )
+    return Table(
+        title="Beside the published latencies",
+        headers=(
+            "Model",
+            "Chip",
+            "Threads",
+            "FP32 p50",
+            "FP32 published",
+            "Binarized p50",
+            "Binarized published",
+            "Speed-up",
+            "Speed-up published",
+        ),
+        rows=tuple(rows),
+        numeric=frozenset(range(2, 9)),
+        flagged=frozenset(flagged),
+        notes=(wording.PUBLISHED_LATENCIES,),
     )
 
 

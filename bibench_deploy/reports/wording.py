@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Sequence
 
 from bibench_deploy.profiling.statistics import Latency
-from bibench_deploy.reports.content import UNTRAINED, Model, Report, Residency, Speedup
+from bibench_deploy.reports.content import UNTRAINED, Model, Report, Residency
+from bibench_deploy.tracks.hardware import Speedup
 
 NOT_KNOWN = "–"
 
-_SPELLINGS = {"lce": "LCE"}
+_SPELLINGS = {"dabnn": "daBNN", "lce": "LCE", "onnx": "ONNX Runtime"}
 
 HOST_CHECK_TITLE = "Measured on x86: a host check, not a board result."
 
@@ -24,6 +25,28 @@ HOST_CHECK_TEXT = (
 CONVENTION = (
     "Speed-up and size ratio are FP32 over binary: more than 1× is in favour of the binarized "
     "model. The mean is over models, each model and each twin at its own fastest thread count."
+)
+
+HARDWARE_CONVENTION = (
+    "Overall is √((speed-up² + compression²) / 2), speed-up the mean over models with each model "
+    "and each FP32 twin at its own fastest thread count. The paper does not say over what it "
+    "takes the mean, and its printed speed-ups follow from its printed latencies under none that "
+    "was tried, so both are shown."
+)
+RECOMPUTED = "BiBench, by this convention"
+PRINTED = "BiBench, as printed"
+PAPER_SOURCE = (
+    "BiBench: Benchmarking and Analyzing Network Binarization (Qin et al., ICML 2023), "
+    "https://arxiv.org/abs/2301.11233, Tables 3 and 17 to 20."
+)
+NO_PUBLISHED_SIZES = (
+    "The paper prints no sizes of these networks, so its rows alone give no compression and no "
+    "overall; it prints no figure for XNOR and XNOR++, which its engines cannot hold."
+)
+PUBLISHED_LATENCIES = (
+    "Published: BiBench (ICML 2023), Tables 17 to 20, for the same chip, network and engine; "
+    "algorithms that leave nothing but BNN at inference are compared with its BNN. The paper "
+    "states neither input size nor interval."
 )
 
 
@@ -170,7 +193,17 @@ def name(model: Model) -> str:
 
 def target(model: Model) -> str:
     """Name the runtime that the model was written for, as its makers spell it."""
-    return _SPELLINGS.get(model.target, model.target)
+    return engine(model.target)
+
+
+def engine(target_name: str) -> str:
+    """Name a target's runtime as its makers spell it.
+
+    Example:
+        >>> engine("lce"), engine("unheard-of")
+        ('LCE', 'unheard-of')
+    """
+    return _SPELLINGS.get(target_name, target_name)
 
 
 def engines(model: Model) -> str:

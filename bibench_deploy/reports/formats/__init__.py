@@ -1,4 +1,7 @@
-"""One format per file, with `render(report) -> str`; the file's name is the format's name."""
+"""One format per file; the file's name is the format's name.
+
+Each has `render(report) -> str`, and `render_document(document) -> str` for tables alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import pkgutil
 
 from bibench_deploy.errors import UnknownNameError
 from bibench_deploy.reports.content import Report
+from bibench_deploy.reports.document import Document
 
 
 def format_names() -> tuple[str, ...]:
@@ -30,13 +34,14 @@ def check_format(name: str) -> str:
     return name
 
 
-def render(report: Report, format_name: str) -> str:
-    """Write a report down in a format.
+def render(content: Report | Document, format_name: str) -> str:
+    """Write a report, or tables alone, down in a format.
 
     Raises:
         UnknownNameError: there is no such format.
         MissingExtraError: the format needs a library that is not installed.
     """
     module = importlib.import_module(f"{__name__}.{check_format(format_name)}")
-    text: str = module.render(report)
+    draw = module.render_document if isinstance(content, Document) else module.render
+    text: str = draw(content)
     return text

@@ -1,12 +1,20 @@
-"""One self-contained HTML page: no script, no network, light and dark, print and phone."""
+"""One self-contained HTML page: no network, light and dark, print and phone.
+
+Its one script sorts a table by the column whose header is pressed; without it nothing is lost.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bibench_deploy.reports import plots, tables, wording
 from bibench_deploy.reports.content import UNTRAINED, Report
+from bibench_deploy.reports.document import Document
 from bibench_deploy.reports.plots import Plot
+
+if TYPE_CHECKING:
+    import jinja2
 
 _LATENCY = (
     "Median time of one inference. The band is its 95 % interval over fresh processes. "
@@ -55,16 +63,7 @@ def render(report: Report) -> str:
     Raises:
         MissingExtraError: matplotlib, which draws the plots, is not installed.
     """
-    import jinja2
-
     plots.check_matplotlib()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bibench_deploy.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     speedup_lead = f"{wording.CONVENTION} {wording.mean_speedups(report)}"
     sections = (
         Section("Latency", _LATENCY, plots.latency_plots(report)),
@@ -72,14 +71,35 @@ def render(report: Report) -> str:
         Section("Size", f"{_SIZE} {wording.mean_size(report)}", plots.size_plots(report)),
         Section("Accuracy", _ACCURACY, plots.accuracy_plots(report)),
     )
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        wording=wording,
-        cards=(_size(report), _parity(report), _accuracy(report)),
-        sections=[section for section in sections if section.plots],
-        tables=tables.all_tables(report),
-        environment_rows=tables.environment_rows,
-        runtimes=tables.runtime_rows(report),
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            wording=wording,
+            cards=(_size(report), _parity(report), _accuracy(report)),
+            sections=[section for section in sections if section.plots],
+            tables=tables.all_tables(report),
+            environment_rows=tables.environment_rows,
+            runtimes=tables.runtime_rows(report),
+        )
+    )
+
+
+def render_document(document: Document) -> str:
+    """Give tables under a title as a page."""
+    return _templates().get_template("document.html.j2").render(document=document)
+
+
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("bibench_deploy.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

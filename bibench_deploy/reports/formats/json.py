@@ -9,6 +9,7 @@ from typing import Any
 from bibench_deploy.profiling.journal import Cell
 from bibench_deploy.reports import wording
 from bibench_deploy.reports.content import Family, Model, Parity, Report
+from bibench_deploy.reports.document import Document
 
 SCHEMA_VERSION = 1
 
@@ -24,9 +25,23 @@ def render(report: Report) -> str:
         "accuracy": report.accuracy,
         "mean_size_ratio": report.mean_size_ratio,
         "mean_speedups": [asdict(mean) for mean in report.mean_speedups],
+        "hardware": {
+            "scores": [own.to_json() for own in report.scores],
+            "published": [theirs.to_json() for theirs in report.published],
+            "printed": [asdict(theirs) for theirs in report.printed],
+        },
         "models": [_model(family, model) for family in report.families for model in family.models],
         "runs": [asdict(run) for run in report.runs],
     }
+    return _dumps(content)
+
+
+def render_document(document: Document) -> str:
+    """Give a document's data as one JSON object."""
+    return _dumps(document.data)
+
+
+def _dumps(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -6,6 +6,7 @@ import re
 
 from bibench_deploy.reports import tables, wording
 from bibench_deploy.reports.content import Report
+from bibench_deploy.reports.document import Document
 from bibench_deploy.reports.tables import Table
 
 
@@ -20,7 +21,7 @@ def render(report: Report) -> str:
         blocks.append(" ".join(_escape(mean) for mean in means if mean))
         blocks.append(wording.CONVENTION)
     for table in tables.all_tables(report):
-        blocks += [f"## {table.title}", _draw(table), *(_escape(note) for note in table.notes)]
+        blocks += _section(table)
     blocks.append("## Environment")
     for run in report.runs:
         rows = tables.environment_rows(run)
@@ -29,6 +30,18 @@ def render(report: Report) -> str:
     runtimes = tables.runtime_rows(report)
     blocks.append(_draw(Table(title="", headers=("Runtime", "Details"), rows=runtimes)))
     return "\n\n".join(blocks) + "\n"
+
+
+def render_document(document: Document) -> str:
+    """Give tables under a title as Markdown."""
+    blocks = [f"# {_escape(document.title)}", *(_escape(text) for text in document.lead)]
+    for table in document.tables:
+        blocks += _section(table)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(table: Table) -> list[str]:
+    return [f"## {table.title}", _draw(table), *(_escape(note) for note in table.notes)]
 
 
 def _draw(table: Table) -> str:

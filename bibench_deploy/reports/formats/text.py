@@ -7,6 +7,7 @@ from itertools import starmap
 
 from bibench_deploy.reports import tables, wording
 from bibench_deploy.reports.content import Report
+from bibench_deploy.reports.document import Document
 from bibench_deploy.reports.tables import Table
 
 
@@ -24,6 +25,12 @@ def render(report: Report) -> str:
         blocks.append(_pairs("Environment", tables.environment_rows(run)))
         blocks.append(f"Command\n  {wording.command_line(run.command)}")
     blocks.append(_pairs("Runtimes", tables.runtime_rows(report)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def render_document(document: Document) -> str:
+    """Give tables under a title as plain text."""
+    blocks = [document.title, *document.lead, *(_draw(table) for table in document.tables)]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -170,3 +170,15 @@ def test_text_formats_import_neither_matplotlib_nor_jinja(tmp_path, name):
         "sys.exit(', '.join(heavy & sys.modules.keys()) or None)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_papers_own_figures_need_no_results(run):
+    result = run("--paper")
+    assert result.exit_code == 0
+    assert "The hardware track of BiBench, as published" in result.stdout
+
+
+def test_the_papers_own_figures_take_no_results(run, tmp_path):
+    result = run("--paper", write(tmp_path / "a.jsonl"))
+    assert result.exit_code == 2
+    assert "--paper takes no results" in result.stderr

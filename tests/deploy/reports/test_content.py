@@ -4,6 +4,7 @@ import pytest
 
 from bibench_deploy.errors import ResultsError
 from bibench_deploy.reports import build_report
+from bibench_deploy.reports.tables import published_table
 
 
 def by_title(report):
@@ -57,6 +58,60 @@ def test_means_are_over_models_and_not_over_cells(demo):
     assert mean.models == 3
     sizes = [1_094_400 / 59_000, 1_094_400 / 61_312, 46_800_000 / 4_170_000]
     assert demo.mean_size_ratio == pytest.approx(sum(sizes) / 3)
+
+
+def test_the_hardware_track_has_a_score_for_each_algorithm(demo):
+    scores = {(own.device, own.algorithm): own for own in demo.scores}
+    assert scores.keys() == {("local", "bnn"), ("local", "reactnet")}
+    sizes = (1_094_400 / 61_312 + 46_800_000 / 4_170_000) / 2
+    found = scores["local", "reactnet"]
+    assert found.compression == pytest.approx(sizes)
+    assert found.speed_up == pytest.approx((1.92 / 3.61 + 21.0 / 19.4) / 2)
+    assert found.overall == pytest.approx(((found.speed_up**2 + sizes**2) / 2) ** 0.5)
+
+
+def test_published_figures_of_the_same_chip_stand_beside_measured_ones(
+    write, header, artifact, cell
+):
+    path = write(
+        header(environment={"machine": "aarch64"}),
+        artifact("twin", role="fp32_twin", architecture="resnet18", binary=0),
+        artifact("model", architecture="resnet18", twin="twin"),
+        cell("model", 1, 80.0, device="pi4"),
+        cell("model", 3, 60.0, device="pi4"),
+        cell("twin", 1, 440.0, device="pi4"),
+        cell("twin", 3, 300.0, device="pi4"),
+    )
+    report = build_report([path])
+    (published,) = report.headline.published
+    assert published.binary[1].ms == 82.38
+    assert [(own.device, own.engine, own.algorithm) for own in report.published] == [
+        ("pi4", "lce", "reactnet")
+    ]
+    assert [row.overall for row in report.printed] == [11.51]
+    # The paper has no 3 threads, so there is nothing to stand beside them.
+    (row,) = published_table(report).rows
+    assert row[1:5] == ("Raspberry Pi 4B", "1", "440 ms", "449 ms")
+
+
+def test_an_unpublished_device_has_nothing_beside_it(demo):
+    assert demo.published == ()
+    assert published_table(demo).rows == ()
+
+
+def test_an_emulated_device_is_left_out_of_the_hardware_track_and_that_is_said(
+    write, header, artifact, cell
+):
+    path = write(
+        header(environment={"machine": "aarch64", "is_emulated": True}),
+        artifact("twin", role="fp32_twin", binary=0),
+        artifact("model", twin="twin"),
+        cell("model", 1, 2.0, device="board"),
+        cell("twin", 1, 8.0, device="board"),
+    )
+    report = build_report([path])
+    assert report.scores == ()
+    assert "board is emulated" in report.problems[0]
 
 
 def test_families_are_told_apart_by_architecture_and_input_size(demo):

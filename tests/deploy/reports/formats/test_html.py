@@ -35,7 +35,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.words.append(data)
 
     def named(self, tag):
@@ -55,8 +55,8 @@ def test_every_tag_is_closed(page):
     assert page.open == []
 
 
-def test_nothing_is_fetched_and_nothing_runs(page):
-    assert not page.named("script")
+def test_nothing_is_fetched_and_no_script_but_the_one_that_sorts_tables_runs(page):
+    assert page.named("script") == [{}]
     assert not page.named("link")
     for tag, attributes in page.tags:
         for name, value in attributes.items():
@@ -115,7 +115,7 @@ def test_names_from_a_file_cannot_become_markup(write, header, artifact, cell):
         cell("m", 1, 2.0, reason=evil, note=evil, verdict="noisy"),
     )
     page = Page(render(build_report([path]), "html"))
-    assert not page.named("script")
+    assert page.named("script") == [{}]
     assert not page.named("img")
     assert evil in page.text
 
@@ -128,7 +128,7 @@ def test_plots_have_a_text_alternative(page):
 
 
 def test_tables_have_captions_and_headers_with_a_scope(page):
-    assert len(page.named("caption")) == len(page.named("table")) == 6
+    assert len(page.named("caption")) == len(page.named("table")) == 7
     assert all(header.get("scope") in ("row", "col") for header in page.named("th"))
 
 
