@@ -51,3 +51,18 @@ def default_out(name: str, target: str) -> Path:
     """
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
     return Path("out") / f"{plain[:100]}-{target}"
+
+
+def existing_results(paths: list[Path]) -> list[Path]:
+    """The same paths, each of which is a file.
+
+    Raises:
+        SourceError: one is not.
+    """
+    from bibench_deploy.errors import SourceError
+
+    for path in paths:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise SourceError(f"{path} {what}; name a .jsonl file that bibench profile wrote")
+    return paths

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from bibench_deploy.cli import (
+    compare,
     demo,
     devices,
     export,
@@ -118,6 +119,7 @@ app.command()(rule.rule)
 app.add_typer(devices.app, name="devices")
 app.add_typer(runtimes.app, name="runtimes")
 app.command()(profile.profile)
+app.command()(compare.compare)
 app.command()(report.report)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bibench_deploy.cli._inputs import existing_results
+
 RESULTS_DIRECTORY = Path("results")
 
 
@@ -71,22 +73,12 @@ def report(
     if paper:
         content = published_hardware_track()
     else:
-        content = build_report(_existing(results) if results else [_newest()])
+        content = build_report(existing_results(results) if results else [_newest()])
     if out is None:
         typer.echo(render(content, chosen), nl=False)
     else:
         write(content, out, chosen)
         typer.echo(f"wrote {out}", err=True)
-
-
-def _existing(paths: list[Path]) -> list[Path]:
-    from bibench_deploy.errors import SourceError
-
-    for path in paths:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise SourceError(f"{path} {what}; name a .jsonl file that bibench profile wrote")
-    return paths
 
 
 def _newest() -> Path:

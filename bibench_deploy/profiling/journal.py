@@ -143,6 +143,11 @@ class Block:
     note: str | None
     aggregate: Aggregate | None = None
 
+    @property
+    def middle_ms(self) -> float:
+        """Median of the samples; where there are none, what the runner gives in its place."""
+        return median(self.samples_ms) if self.aggregate is None else self.aggregate.middle_ms
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -489,6 +494,8 @@ def _artifact(line: _Line) -> MeasuredArtifact:
     manifest = line.inside(line.get("manifest", dict))
     for name, kind in (("name", str), ("role", str), ("size_bytes", int), ("model_sha256", str)):
         manifest.get(name, kind)
+    if manifest.fields["size_bytes"] < 1:
+        raise line.damage('"size_bytes" must be at least 1')
     return MeasuredArtifact(
         id=line.get("artifact", str),
         path=line.get("path", str),
@@ -532,8 +539,7 @@ def _aggregate(line: _Line) -> Aggregate | None:
         max_ms=given.get_or_none("max_ms", float),
         std_ms=given.get_or_none("std_ms", float),
     )
-    middle_ms = found.mean_ms if found.median_ms is None else found.median_ms
-    if found.count < 1 or min(found.mean_ms, middle_ms) <= 0:
+    if found.count < 1 or min(found.mean_ms, found.middle_ms) <= 0:
         raise line.damage('"aggregate" must count at least one time above 0')
     return found
 

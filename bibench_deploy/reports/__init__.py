@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from bibench_deploy.artifact import write_text_atomically
+from bibench_deploy.reports.comparison import comparison_document
 from bibench_deploy.reports.content import Report, build_report
-from bibench_deploy.reports.document import Document, published_hardware_track
+from bibench_deploy.reports.document import Document
 from bibench_deploy.reports.formats import check_format, format_names, render
+from bibench_deploy.reports.published import published_hardware_track
 
 __all__ = [
     "Document",
     "Report",
     "build_report",
     "check_format",
+    "comparison_document",
     "format_names",
     "published_hardware_track",
     "render",

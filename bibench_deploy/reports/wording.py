@@ -101,6 +101,35 @@ def ratio(value: float | None) -> str:
     return f"{value:.2f}×" if value < 9.995 else f"{value:.1f}×"
 
 
+def change(value: float | None) -> str:
+    """Format a change as a signed percentage.
+
+    Example:
+        >>> change(0.0314), change(-0.5), change(None)
+        ('+3.1 %', '−50.0 %', '–')
+    """
+    return NOT_KNOWN if value is None else f"{100 * value:+.1f} %".replace("-", "−")
+
+
+def change_interval(value: tuple[float, float] | None) -> str:
+    """Format the interval of a change.
+
+    Example:
+        >>> change_interval((-0.002, 0.031))
+        '−0.2 % to +3.1 %'
+    """
+    return NOT_KNOWN if value is None else f"{change(value[0])} to {change(value[1])}"
+
+
+def comparison_rule(threshold: float) -> str:
+    """Say when a change of latency counts."""
+    return (
+        "A change counts when its 95 % interval excludes 0 and it exceeds both "
+        f"{100 * threshold:g} % and the span of either cell's own 95 % interval. Cells that are "
+        "not stable are never compared."
+    )
+
+
 def speedup(value: Speedup | None) -> str:
     """Format a speed-up; one with a noisy side says so."""
     if value is None:

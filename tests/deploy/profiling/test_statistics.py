@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bibench_deploy.profiling.statistics import (
     Latency,
+    change_interval,
     judge,
     median_absolute_deviation,
     median_interval,
@@ -146,3 +147,28 @@ def test_warm_ups_that_mostly_do_not_settle_make_a_cell_noisy() -> None:
     assert judge(STEADY, 3, settled_count=2, other_load=None).name == "stable"
     verdict = judge(STEADY, 3, settled_count=1, other_load=None)
     assert verdict.reason == "the warm-up settled in 1 of 3 blocks only"
+
+
+def test_a_change_of_two_constants_is_exact() -> None:
+    assert change_interval([2.0] * 9, [3.0] * 9) == (0.5, 0.5)
+
+
+def test_a_change_from_three_blocks_spans_its_extremes() -> None:
+    # Each side's median of three draws is its smallest or largest with probability 7/27 each.
+    low, high = change_interval([1.0, 2.0, 4.0], [8.0, 16.0, 32.0]) or (0, 0)
+    assert (low, high) == (8 / 4 - 1, 32 / 1 - 1)
+
+
+def test_a_single_block_on_either_side_says_nothing_of_a_change() -> None:
+    assert change_interval([1.0], [1.0, 2.0, 3.0]) is None
+    assert change_interval([1.0, 2.0, 3.0], [1.0]) is None
+
+
+def test_a_change_covers_the_truth_in_about_95_percent_of_comparisons() -> None:
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(300):
+        old, new = generator.normal(10.0, 0.2, 9), generator.normal(11.0, 0.2, 9)
+        low, high = change_interval(list(old), list(new)) or (0, 0)
+        covered += low <= 0.1 <= high
+    assert 0.90 <= covered / 300 <= 1.0
