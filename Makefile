@@ -30,7 +30,7 @@ demo: $(READY) ## train, export, prove, lint, profile, report on real images; wr
 test: $(READY) ## all tests that finish in minutes
 	$(PYTEST) --dist loadfile
 
-test-slow: $(READY) ## the long tests: whole demo, large networks, bare installs
+test-slow: $(READY) ## the long tests: whole demo, large networks, bare installs, the report in Chromium
 	$(PYTEST) --dist loadgroup -m slow
 
 test-board: $(READY) ## an emulated aarch64 board over ssh (root, about five minutes)

@@ -392,7 +392,7 @@ def build_report(result_paths: Sequence[Path]) -> Report:
         mean_size_ratio=fmean(ratios) if ratios else None,
         mean_speedups=tuple(_mean_speedups(models)),
         scores=scores,
-        published=tuple(_published_scores(scores)),
+        published=_published_scores(scores, models),
         printed=tuple(_printed_scores(scores)),
         problems=tuple(problems),
     )
@@ -660,12 +660,24 @@ def _published_pairs(pairs: Sequence[Pair], architecture: str | None) -> Iterato
             yield pair
 
 
-def _published_scores(scores: Sequence[Score]) -> Iterator[Score]:
-    """What the paper's rows of a measured chip give, for the engine and algorithm measured."""
+def _published_scores(scores: Sequence[Score], models: Sequence[Model]) -> tuple[Score, ...]:
+    """What the paper's rows of a measured chip give, for the engine and algorithm measured.
+
+    Over the networks that were measured too; over all three where none was.
+    """
     wanted = {(own.device, own.engine, published_as(own.algorithm)) for own in scores}
-    for found in score(published_pairs()):
-        if (found.device, found.engine, found.algorithm) in wanted:
-            yield found
+    there = [pair for pair in published_pairs() if _group(pair) in wanted]
+    measured = {(*_group(pair), pair.model) for model in models for pair in model.published}
+    compared = {key[:3] for key in measured}
+    return score(
+        pair
+        for pair in there
+        if _group(pair) not in compared or (*_group(pair), pair.model) in measured
+    )
+
+
+def _group(pair: Pair) -> tuple[str, str, str | None]:
+    return (pair.device, pair.engine, pair.algorithm)
 
 
 def _printed_scores(scores: Sequence[Score]) -> Iterator[PublishedScore]:

@@ -18,6 +18,7 @@ from bibench_deploy.errors import MissingExtraError
 from bibench_deploy.profiling.journal import Cell
 from bibench_deploy.reports import wording
 from bibench_deploy.reports.content import UNTRAINED, Family, Model, Report, is_stable
+from bibench_deploy.tracks.hardware import PublishedScore, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +38,7 @@ _VARIABLES = {
 _WIDTH = 335.0
 _FONT_SIZE = 10.5
 _LABEL_LENGTH = 24
+_HEADING_LENGTH = 44
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,34 @@ def speedup_plots(report: Report) -> tuple[Plot, ...]:
     return tuple(plots)
 
 
+def hardware_plots(report: Report) -> tuple[Plot, ...]:
+    """The parts of the hardware track and the overall metric, one panel for each device."""
+    styles = {model.algorithm: _styles(report)[model.artifact] for model in report.binarized}
+    plain = _Style(_MUTED, "v", "dotted")
+    plots = []
+    for device in dict.fromkeys(own.device for own in report.scores):
+        scores = [own for own in report.scores if own.device == device]
+        groups = []
+        for own in scores:
+            name = f"{own.algorithm or wording.NOT_KNOWN}, {wording.engine(own.engine)}"
+            style = styles.get(own.algorithm, plain)
+            groups.append(_hardware_group(name, style, own, is_hollow=own.is_noisy))
+        groups += [
+            _hardware_group(f"{theirs.algorithm}, {wording.RECOMPUTED}", plain, theirs)
+            for theirs in report.published
+            if theirs.device == device
+        ]
+        algorithms = {own.algorithm for own in scores}
+        groups += [
+            _hardware_group(f"{theirs.algorithm}, {wording.PRINTED}", plain, theirs)
+            for theirs in report.printed
+            if theirs.algorithm in algorithms
+        ]
+        notes = ["hollow bars rest on a noisy cell"] if any(own.is_noisy for own in scores) else []
+        plots.append(_bar_plot(f"on {device}", notes, groups))
+    return tuple(plots)
+
+
 def size_plots(report: Report) -> tuple[Plot, ...]:
     """Size of the deployed files, one panel for each family."""
     styles = _styles(report)
@@ -169,6 +199,11 @@ def _latency_plot(family: Family, device: str, styles: dict[str, _Style], place:
     models = [model for model in family.models if _timed(model, device)]
     cells = [cell for model in models for cell in _timed(model, device)]
     counts = sorted({cell.key.threads for cell in cells})
+    published = _published_lines(models, device, styles, counts)
+    highest = max(
+        [cell.latency_ms.high_ms or cell.latency_ms.p50 for cell in cells]
+        + [time for line in published for time in line.times_ms.values()]
+    )
 
     def draw(axes: Axes) -> None:
         ends = []
@@ -192,28 +227,69 @@ def _latency_plot(family: Family, device: str, styles: dict[str, _Style], place:
                     markerfacecolor=style.colour if is_stable(cell) else _PAPER,
                 )
             ends.append((positions[-1], medians[-1], f"{model.label}", style.colour))
-        axes.set_ylim(0, 1.12 * max(c.latency_ms.high_ms or c.latency_ms.p50 for c in cells))
+        for line in published:
+            positions = [counts.index(count) for count in line.times_ms]
+            times = list(line.times_ms.values())
+            axes.plot(positions, times, color=line.colour, linestyle="dotted", marker="x")
+            ends.append((positions[-1], times[-1], line.label, line.colour))
+        axes.set_ylim(0, 1.12 * highest)
         axes.set_xlim(-0.3, len(counts) - 0.7)
         axes.set_xticks(range(len(counts)), [str(count) for count in counts])
         axes.set_xlabel("threads", color=_MUTED)
         axes.set_ylabel("latency, ms (p50)", color=_MUTED)
         _label_ends(axes, ends)
 
+    labels = [model.label for model in models] + [line.label for line in published]
     words = [
         f"{model.label} {wording.milliseconds(cell.latency_ms.p50)} "
         f"at {wording.threads(cell.key.threads)}{'' if is_stable(cell) else ' (noisy)'}"
         for model in models
         for cell in _timed(model, device)
     ]
+    words += [
+        f"{line.label} {wording.milliseconds(time)} at {wording.threads(count)}"
+        for line in published
+        for count, time in line.times_ms.items()
+    ]
     notes = [UNTRAINED] if family.is_untrained else []
     if not all(is_stable(cell) for cell in cells):
         notes.append("hollow marks are noisy cells")
+    if published:
+        notes.append("dotted: what BiBench publishes for this chip")
     return Plot(
         title=place,
         note="; ".join(notes),
         description="; ".join(words),
-        svg=_draw(draw, place, right=_label_room([model.label for model in models])),
+        svg=_draw(draw, place, right=_label_room(labels)),
     )
+
+
+@dataclass(frozen=True)
+class _PublishedLine:
+    """Published times of a model at the thread counts that were measured."""
+
+    label: str
+    colour: str
+    times_ms: dict[int, float]
+
+
+def _published_lines(
+    models: Sequence[Model], device: str, styles: dict[str, _Style], counts: Sequence[int]
+) -> list[_PublishedLine]:
+    lines: dict[str, _PublishedLine] = {}
+    for model in models:
+        for pair in (pair for pair in model.published if pair.device == device):
+            colour = styles[model.artifact].colour
+            for name, line_colour, timings in (
+                (model.label, colour, pair.binary),
+                ("FP32", _MUTED, pair.fp32),
+            ):
+                times = {n: timings[n].ms for n in counts if n in timings}
+                if times:
+                    # Every algorithm of a network has the same FP32 times beside it.
+                    label = f"{name}, published"
+                    lines.setdefault(label, _PublishedLine(label, line_colour, times))
+    return list(lines.values())
 
 
 @dataclass(frozen=True)
@@ -241,6 +317,22 @@ def _speedup_group(model: Model, device: str, styles: dict[str, _Style]) -> _Gro
         labelled.append(("own fastest", fastest))
     bars = (_Bar(label, s.ratio, wording.ratio(s.ratio), s.is_noisy) for label, s in labelled)
     return _Group(model.label, styles[model.artifact], tuple(bars))
+
+
+def _hardware_group(
+    name: str, style: _Style, score: Score | PublishedScore, *, is_hollow: bool = False
+) -> _Group:
+    parts = (
+        ("speed-up", score.speed_up, is_hollow),
+        ("compression", score.compression, False),
+        ("overall", score.overall, is_hollow),
+    )
+    bars = (
+        _Bar(label, value, wording.ratio(value), hollow)
+        for label, value, hollow in parts
+        if value is not None
+    )
+    return _Group(name, style, tuple(bars))
 
 
 # Heights in points.
@@ -296,7 +388,7 @@ def _bar_plot(
         y = 0.0
         for group in groups:
             axes.annotate(
-                _shorten(group.label),
+                _shorten(group.label, _HEADING_LENGTH),
                 (0, y + _HEADING / 2 + 2),
                 va="center",
                 color=_INK,
@@ -360,8 +452,8 @@ def _label_room(labels: Sequence[str]) -> float:
     return 14 + max(_text_width(_shorten(label)) for label in labels)
 
 
-def _shorten(label: str) -> str:
-    return label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…"
+def _shorten(label: str, length: int = _LABEL_LENGTH) -> str:
+    return label if len(label) <= length else f"{label[: length - 1]}…"
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -163,17 +163,17 @@ def hardware_headers(threads: Sequence[int]) -> tuple[str, ...]:
     """The columns of a table of scores."""
     counts = tuple(wording.threads(n) for n in threads)
     last = ("Each at its fastest", "Compression", "Overall")
-    return ("Figures", "Device", "Engine", "Algorithm", "Models", *counts, *last)
+    return ("Device", "Engine", "Algorithm", "Figures", "Models", *counts, *last)
 
 
 def hardware_row(whose: str, device: str, score: Score, threads: Sequence[int]) -> tuple[str, ...]:
     """One row of such a table."""
     noisy = " noisy" if score.is_noisy else ""
     return (
-        whose,
         device,
         wording.engine(score.engine),
         score.algorithm or wording.NOT_KNOWN,
+        whose,
         str(score.models),
         *(wording.ratio(score.by_threads.get(n)) for n in threads),
         f"{wording.ratio(score.speed_up)}{noisy}",
@@ -186,10 +186,10 @@ def printed_row(printed: PublishedScore, count_columns: int) -> tuple[str, ...]:
     """The row of what the paper prints for an algorithm, with as many blank columns."""
     figures = (printed.speed_up, printed.compression, printed.overall)
     return (
-        wording.PRINTED,
-        f"its {len(published_chips())} devices",
+        f"its {len(published_chips())} chips",
         wording.NOT_KNOWN,
         printed.algorithm,
+        wording.PRINTED,
         wording.NOT_KNOWN,
         *(wording.NOT_KNOWN,) * count_columns,
         *(wording.ratio(figure) for figure in figures),

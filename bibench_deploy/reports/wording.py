@@ -31,10 +31,10 @@ HARDWARE_CONVENTION = (
     "Overall is √((speed-up² + compression²) / 2), speed-up the mean over models with each model "
     "and each FP32 twin at its own fastest thread count. The paper does not say over what it "
     "takes the mean, and its printed speed-ups follow from its printed latencies under none that "
-    "was tried, so both are shown."
+    "was tried: beside what it prints stands what its latencies give by this convention."
 )
-RECOMPUTED = "BiBench, by this convention"
-PRINTED = "BiBench, as printed"
+RECOMPUTED = "BiBench, recomputed"
+PRINTED = "BiBench, printed"
 PAPER_SOURCE = (
     "BiBench: Benchmarking and Analyzing Network Binarization (Qin et al., ICML 2023), "
     "https://arxiv.org/abs/2301.11233, Tables 3 and 17 to 20."

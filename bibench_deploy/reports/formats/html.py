@@ -68,6 +68,11 @@ def render(report: Report) -> str:
     sections = (
         Section("Latency", _LATENCY, plots.latency_plots(report)),
         Section("Speed-up against the FP32 twin", speedup_lead, plots.speedup_plots(report)),
+        Section(
+            "Hardware track (BiBench, Equation 9)",
+            wording.HARDWARE_CONVENTION,
+            plots.hardware_plots(report),
+        ),
         Section("Size", f"{_SIZE} {wording.mean_size(report)}", plots.size_plots(report)),
         Section("Accuracy", _ACCURACY, plots.accuracy_plots(report)),
     )

@@ -9,7 +9,13 @@ import pytest
 from bibench_deploy.errors import MissingExtraError
 from bibench_deploy.reports import build_report, plots
 
-DRAWN = (plots.latency_plots, plots.speedup_plots, plots.size_plots, plots.accuracy_plots)
+DRAWN = (
+    plots.latency_plots,
+    plots.speedup_plots,
+    plots.hardware_plots,
+    plots.size_plots,
+    plots.accuracy_plots,
+)
 
 
 def all_plots(report):
@@ -50,6 +56,31 @@ def test_a_reader_of_words_gets_the_numbers(demo):
     assert "bnn 1 thread 0.82×" in plots.speedup_plots(demo)[0].description
     assert "reactnet 61.3 kB, 17.8× smaller" in plots.size_plots(demo)[0].description
     assert "reactnet 98.89 %" in plots.accuracy_plots(demo)[0].description
+
+
+def test_the_hardware_track_is_drawn_beside_what_the_paper_prints(demo):
+    (plot,) = plots.hardware_plots(demo)
+    assert "bnn, LCE overall 13.1×" in plot.description
+    assert "bnn, BiBench, printed overall 11.7×" in plot.description
+
+
+def test_published_latencies_of_the_same_chip_are_drawn_dotted(write, header, artifact, cell):
+    path = write(
+        header(environment={"machine": "aarch64"}),
+        artifact("twin", role="fp32_twin", architecture="resnet18", binary=0),
+        artifact("model", architecture="resnet18", twin="twin"),
+        *(cell("model", n, 80.0, device="pi4") for n in (1, 3)),
+        *(cell("twin", n, 440.0, device="pi4") for n in (1, 3)),
+    )
+    report = build_report([path])
+    (plot,) = plots.latency_plots(report)
+    assert "dotted: what BiBench publishes for this chip" in plot.note
+    assert "reactnet, published 82.4 ms at 1 thread" in plot.description
+    assert "FP32, published 449 ms at 1 thread" in plot.description
+    # The axis has the thread counts that were measured; the paper has no 3 threads.
+    assert "at 2 threads" not in plot.description
+    (track,) = plots.hardware_plots(report)
+    assert "reactnet, BiBench, recomputed speed-up" in track.description
 
 
 def test_noisy_cells_are_announced_where_they_are_drawn_hollow(demo):

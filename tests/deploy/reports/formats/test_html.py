@@ -122,7 +122,7 @@ def test_names_from_a_file_cannot_become_markup(write, header, artifact, cell):
 
 def test_plots_have_a_text_alternative(page):
     images = [attributes for _, attributes in page.tags if attributes.get("role") == "img"]
-    assert len(images) == 7
+    assert len(images) == 8
     assert all(len(image["aria-label"]) > 40 for image in images)
     assert len(page.named("figcaption")) == len(images)
 
