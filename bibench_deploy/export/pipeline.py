@@ -288,6 +288,7 @@ class _Export:
         files = {role: file_entry(path) for role, path in written.files.items()}
         files["onnx"] = file_entry(directory / "model.onnx")
         output = graph.graph.outputs[0]
+        parts = self._target.size_by_part(written.files["model"])
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "bibench-artifact",
@@ -305,6 +306,7 @@ class _Export:
             "files": files,
             "model_sha256": files["model"]["sha256"],
             "size_bytes": files["model"]["size_bytes"],
+            "size_by_part": None if parts is None else parts.to_json(),
             "layers": written.layers,
             "verification": verification,
             "findings": _grave(linted),

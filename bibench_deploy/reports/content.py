@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -145,6 +146,21 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Bytes of a model by what they hold; docs/pipeline.md says what counts where."""
+
+    binary_weights: int
+    float_weights: int
+    padding: int
+    metadata: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.binary_weights + self.float_weights + self.padding + self.metadata
+
+
+@dataclass(frozen=True)
 class Model:
     """One artifact with everything that was measured and proved about it.
 
@@ -162,6 +178,8 @@ class Model:
         fp32_accuracy: percent of the trained FP32 model in the same family, if there is one.
         twin: short id of its FP32 twin.
         size_ratio: bytes of the twin over its own bytes.
+        storage: where the bytes of its file go; None where the target cannot tell.
+        storage_in_theory: one bit for each binary weight of its layers, 32 for every other.
         pairs: its times beside those of the twin; one for each device that timed both.
         published: of these devices, what BiBench prints for this architecture and algorithm
             with this engine; times alone.
@@ -189,6 +207,8 @@ class Model:
     model_sha256: str
     size_ratio: float | None
     twin_size_bytes: int | None
+    storage: Storage | None
+    storage_in_theory: Storage | None
     residency: Residency
     parity: Parity | None
     findings: tuple[Finding, ...]
@@ -526,6 +546,7 @@ def _model(
 ) -> Model:
     manifest, source = entry.manifest, entry.manifest["source"]
     residency = _residency(manifest)
+    by_part = manifest.get("size_by_part")
     has_accuracy = not is_untrained and not _is_twin(entry)
     pairs = tuple(_pairs(title, manifest["target"], source.get("algorithm"), entry, twin))
     return Model(
@@ -551,6 +572,8 @@ def _model(
         model_sha256=manifest["model_sha256"],
         size_ratio=twin.manifest["size_bytes"] / manifest["size_bytes"] if twin else None,
         twin_size_bytes=twin.manifest["size_bytes"] if twin else None,
+        storage=Storage(**by_part) if by_part else None,
+        storage_in_theory=_storage_in_theory(manifest),
         residency=residency,
         parity=_parity(manifest),
         findings=tuple(_finding(finding) for finding in manifest.get("findings") or ()),
@@ -578,6 +601,16 @@ def _residency(manifest: Mapping[str, Any]) -> Residency:
         kernel=kernels.pop() if len(kernels) == 1 else None,
         is_all_convolutions=all(layer.get("kind") == "binary_conv" for layer in binary),
     )
+
+
+def _storage_in_theory(manifest: Mapping[str, Any]) -> Storage | None:
+    """The parts that Equation 7 of BiBench counts, of layers alone: no bias, scale or name."""
+    layers = manifest.get("layers") or ()
+    if not all("weight_shape" in layer for layer in layers):
+        return None
+    binary = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] == 1)
+    other = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] != 1)
+    return Storage(-(-binary // 8), 4 * other, 0, 0) if layers else None
 
 
 def _parity(manifest: Mapping[str, Any]) -> Parity | None:

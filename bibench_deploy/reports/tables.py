@@ -47,6 +47,7 @@ def all_tables(report: Report) -> tuple[Table, ...]:
         hardware_table,
         published_table,
         size_table,
+        storage_table,
         accuracy_table,
         parity_table,
         findings_table,
@@ -267,6 +268,33 @@ def size_table(report: Report) -> Table:
             for index, model in enumerate(report.models)
             if model.residency.resident < model.residency.intended
         ),
+    )
+
+
+def storage_table(report: Report) -> Table:
+    """Where the bytes of each file go, and below it where they would go in theory."""
+    rows: list[tuple[str, ...]] = []
+    for model in report.models:
+        for what, split in (("file", model.storage), ("in theory", model.storage_in_theory)):
+            if split is None or model.storage is None:
+                continue
+            parts = (split.binary_weights, split.float_weights, split.padding, split.metadata)
+            sizes = (wording.size(part) for part in (*parts, split.total))
+            rows.append((wording.name(model), what, *sizes))
+    return Table(
+        title="Storage by part",
+        headers=(
+            "Model",
+            "Counted",
+            "Binary weights",
+            "Float weights",
+            "Padding",
+            "Metadata",
+            "Total",
+        ),
+        rows=tuple(rows),
+        numeric=frozenset({2, 3, 4, 5, 6}),
+        notes=(wording.STORAGE,),
     )
 
 

@@ -43,6 +43,11 @@ NO_PUBLISHED_SIZES = (
     "The paper prints no sizes of these networks, so its rows alone give no compression and no "
     "overall; it prints no figure for XNOR and XNOR++, which its engines cannot hold."
 )
+STORAGE = (
+    "Float weights are every constant that is not in one bit, with the multipliers, biases and "
+    "thresholds of binary layers; padding fills up the words of binary weights; metadata is the "
+    "rest of the file. In theory: one bit for each binary weight of a layer, 32 for every other."
+)
 PUBLISHED_LATENCIES = (
     "Published: BiBench (ICML 2023), Tables 17 to 20, for the same chip, network and engine; "
     "algorithms that leave nothing but BNN at inference are compared with its BNN. The paper "

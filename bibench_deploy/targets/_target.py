@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.targets._size_by_part import SizeByPart
+
 _Array = npt.NDArray[np.float32]
 
 
@@ -212,6 +214,14 @@ class Target(Protocol):
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy of the model in the form that this target writes."""
         ...
+
+    def size_by_part(self, path: Path) -> SizeByPart | None:  # noqa: ARG002
+        """Where the bytes of a written model file go; None where that cannot be told.
+
+        Args:
+            path: of the file that plays the role `model`.
+        """
+        return None
 
     def open_writer(self) -> AbstractContextManager[Writer]:
         """Get ready to write; entered before the graph is there, so that it can warm up."""

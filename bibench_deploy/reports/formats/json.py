@@ -65,6 +65,8 @@ def _model(family: Family, model: Model) -> dict[str, Any]:
         "model_sha256": model.model_sha256,
         "size_bytes": model.size_bytes,
         "size_ratio": model.size_ratio,
+        "storage": asdict(model.storage) if model.storage else None,
+        "storage_in_theory": asdict(model.storage_in_theory) if model.storage_in_theory else None,
         "residency": {
             "intended": model.residency.intended,
             "resident": model.residency.resident,

@@ -24,21 +24,26 @@ _DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 6: "bool", 9: "in
 
 @dataclass(frozen=True)
 class TfliteTensor:
-    """A tensor: name, shape, dtype, and its constant bytes (empty where computed)."""
+    """A tensor: name, shape, dtype, its constant bytes (empty where computed), their buffer."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     data: bytes
+    buffer: int
 
 
 @dataclass(frozen=True)
 class TfliteOperator:
-    """An operator: its name (custom ones by their own), and indices of its tensors."""
+    """An operator: its name (custom ones by their own), indices of its tensors, and the options.
+
+    Only a custom operator has `options`, in a form of its own.
+    """
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options: bytes
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,14 @@ def _read(content: bytes) -> TfliteModel:
     buffers = _tables(model, 4)
     tensors = []
     for entry in _tables(graph, 0):
-        buffer = buffers[_number(entry, 2, number_types.Uint32Flags, 0)]
+        buffer = _number(entry, 2, number_types.Uint32Flags, 0)
         tensors.append(
             TfliteTensor(
                 _text(entry, 3),
                 tuple(int(size) for size in _vector(entry, 0, np.dtype("<i4"))),
                 _DTYPES.get(_number(entry, 1, number_types.Int8Flags, 0), "other"),
-                _vector(buffer, 0, np.dtype("u1")).tobytes(),
+                _vector(buffers[buffer], 0, np.dtype("u1")).tobytes(),
+                buffer,
             )
         )
     operators = tuple(
@@ -123,6 +129,7 @@ def _read(content: bytes) -> TfliteModel:
             names[_number(entry, 0, number_types.Uint32Flags, 0)],
             _indices(entry, 1),
             _indices(entry, 2),
+            _vector(entry, 5, np.dtype("u1")).tobytes(),
         )
         for entry in _tables(graph, 3)
     )

@@ -36,6 +36,7 @@ from bibench_deploy.lowering.unfused_scales import (
     unfused_scales,
     without_unfused_scales,
 )
+from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Examination,
@@ -61,6 +62,7 @@ from bibench_deploy.targets.lce.residency import (
     unpack_signs,
 )
 from bibench_deploy.targets.lce.run_model import load_interpreter
+from bibench_deploy.targets.lce.size_by_part import size_by_part
 from bibench_deploy.targets.lce.unfused_cost import UnfusedCost, extra_operators, latency_ratio
 
 _Array = npt.NDArray[np.float32]
@@ -104,6 +106,10 @@ class LceTarget(Target):
         separate_dilated_layers(lowered)
         NameFixPass()(lowered)
         return lowered
+
+    def size_by_part(self, path: Path) -> SizeByPart:
+        """See `size_by_part.size_by_part`."""
+        return size_by_part(path)
 
     @contextmanager
     def open_writer(self) -> Iterator[Writer]:

@@ -20,6 +20,7 @@ from bibench_deploy.artifact import writing
 from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.facts import Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
@@ -31,6 +32,7 @@ from bibench_deploy.targets._target import (
 )
 from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
 from bibench_deploy.targets.onnx.run_model import load_session
+from bibench_deploy.targets.onnx.size_by_part import size_by_part
 
 _Array = npt.NDArray[np.float32]
 MODEL_NAME = "model.onnx"
@@ -55,6 +57,10 @@ class OnnxTarget(Target):
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy."""
         return model.clone()
+
+    def size_by_part(self, path: Path) -> SizeByPart:
+        """See `size_by_part.size_by_part`."""
+        return size_by_part(path)
 
     @contextmanager
     def open_writer(self) -> Iterator[Writer]:

@@ -94,6 +94,7 @@ def _artifact(
         {
             "name": f"block{number}",
             "kind": "binary_conv",
+            "weight_shape": [16, 16, 3, 3],
             "intended_bits": 1,
             "actual_bits": 1,
             "kernel": "LceBconv2d",
@@ -134,6 +135,7 @@ def _artifact(
             },
             "model_sha256": digest,
             "size_bytes": size_bytes,
+            "size_by_part": _size_by_part(size_bytes, binary),
             "layers": layers,
             "verification": {
                 "residency": {"intended": binary, "resident": binary},
@@ -143,6 +145,16 @@ def _artifact(
             "findings": list(findings),
             "versions": {"bibench": "0.1.0"},
         },
+    }
+
+
+def _size_by_part(size_bytes: int, binary: int) -> Record:
+    packed = binary * 16 * 3 * 3 * 4
+    return {
+        "binary_weights": packed // 2,
+        "float_weights": size_bytes - packed - 9_000,
+        "padding": packed // 2,
+        "metadata": 9_000,
     }
 
 

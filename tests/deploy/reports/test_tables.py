@@ -83,3 +83,17 @@ def test_unknown_facts_of_a_machine_are_left_out(demo):
     names = [name for name, _ in tables.environment_rows(demo.runs[0])]
     assert "memory" in names
     assert "governor" not in names
+
+
+def test_storage_is_split_as_the_file_has_it_and_as_theory_has_it(write, header, artifact):
+    report = build_report([write(header(), artifact("m", size_bytes=30_000, binary=10))])
+    file, theory = tables.storage_table(report).rows
+    # Ten layers of 16 × 16 × 3 × 3 weights: 288 B each, in words of 32 for 16 channels.
+    assert file[1:] == ("file", "2.88 kB", "15.2 kB", "2.88 kB", "9.00 kB", "30.0 kB")
+    assert theory[1:] == ("in theory", "2.88 kB", "0 B", "0 B", "0 B", "2.88 kB")
+
+
+def test_a_target_that_cannot_tell_its_parts_has_no_row(write, header, artifact):
+    model = artifact("m")
+    del model["manifest"]["size_by_part"]
+    assert tables.storage_table(build_report([write(header(), model)])).rows == ()

@@ -128,7 +128,7 @@ def test_plots_have_a_text_alternative(page):
 
 
 def test_tables_have_captions_and_headers_with_a_scope(page):
-    assert len(page.named("caption")) == len(page.named("table")) == 7
+    assert len(page.named("caption")) == len(page.named("table")) == 8
     assert all(header.get("scope") in ("row", "col") for header in page.named("th"))
 
 
