@@ -39,7 +39,9 @@ def profile(
             show_default=False,
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="How long to measure: quick or standard.")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="How long to measure: quick, standard or sustained.")
+    ] = "quick",
     out: Annotated[
         Path | None,
         typer.Option(

@@ -21,6 +21,7 @@ from bibench_deploy.profiling.statistics import (
     Aggregate,
     Latency,
     Verdict,
+    find_drift,
     judge,
     summarize,
     summarize_aggregates,
@@ -163,9 +164,12 @@ class Cell:
         other_load: median over blocks; None where unknown.
         init_ms: median over blocks.
         peak_memory_mib: largest of the blocks; None where unknown.
-        verdict: `stable`, `noisy` or `emulated`.
+        verdict: `stable`, `noisy`, `throttled` or `emulated`.
         reason: of the verdict.
         note: what a reader of the figure must know, or None.
+        drift_in_process: how much slower its processes became while they ran, as a fraction;
+            None where unknown.
+        drift_over_run: how much slower its last third of blocks was than its first, likewise.
     """
 
     key: CellKey
@@ -180,6 +184,8 @@ class Cell:
     verdict: str
     reason: str
     note: str | None
+    drift_in_process: float | None = None
+    drift_over_run: float | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ class Results:
 
 
 def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cell:
-    """Reduce the blocks of one cell to its figures.
+    """Reduce the blocks of one cell, in the order in which they ran, to its figures.
 
     Args:
         blocks: at least one.
@@ -235,7 +241,12 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
     settled = sum(block.warmup_settled is not False for block in blocks)
     loads = [block.other_load for block in blocks if block.other_load is not None]
     other_load = median(loads) if loads else None
-    verdict = EMULATED if is_emulated else judge(latency_ms, len(blocks), settled, other_load)
+    drifted = find_drift(
+        [block.middle_ms for block in blocks], [block.samples_ms for block in blocks]
+    )
+    verdict = judge(latency_ms, len(blocks), settled, other_load, drifted)
+    if is_emulated:
+        verdict = EMULATED
     memory = [block.peak_memory_mib for block in blocks if block.peak_memory_mib is not None]
     return Cell(
         key=blocks[0].key,
@@ -250,6 +261,8 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
         verdict=verdict.name,
         reason=verdict.reason,
         note=blocks[0].note,
+        drift_in_process=drifted.in_process,
+        drift_over_run=drifted.over_run,
     )
 
 
@@ -559,6 +572,7 @@ def _cell(line: _Line, key: CellKey) -> Cell:
             low_ms=latency.get_or_none("low_ms", float),
             high_ms=latency.get_or_none("high_ms", float),
             mad_ms=latency.get_or_none("mad_ms", float),
+            iqr_ms=latency.get_or_none("iqr_ms", float),
         ),
         other_load=line.get_or_none("other_load", float),
         init_ms=line.get("init_ms", float),
@@ -566,4 +580,6 @@ def _cell(line: _Line, key: CellKey) -> Cell:
         verdict=verdict,
         reason=line.get("reason", str),
         note=line.get_or_none("note", str),
+        drift_in_process=line.get_or_none("drift_in_process", float),
+        drift_over_run=line.get_or_none("drift_over_run", float),
     )

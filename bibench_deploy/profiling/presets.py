@@ -40,6 +40,8 @@ PRESETS = {
     for preset in (
         Preset("quick", 3, 0.2, 2.0, 20, 0.5, 10.0),
         Preset("standard", 9, 0.5, 5.0, 50, 1.0, 30.0),
+        # Half an hour for each cell, in which the device has no rest.
+        Preset("sustained", 60, 0.5, 5.0, 50, 30.0, 60.0),
     )
 }
 

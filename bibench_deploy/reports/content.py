@@ -24,7 +24,7 @@ from typing import Any
 
 from bibench_deploy.errors import ResultsError
 from bibench_deploy.lint.finding import Finding, Severity
-from bibench_deploy.profiling.journal import Cell, Results, read_results
+from bibench_deploy.profiling.journal import Cell, CellKey, Results, read_results
 from bibench_deploy.tracks.hardware import (
     Pair,
     PublishedScore,
@@ -37,6 +37,8 @@ from bibench_deploy.tracks.hardware import (
     score,
 )
 
+# So many blocks show how a device does under lasting load.
+SERIES_BLOCKS = 20
 UNTRAINED = "untrained weights: latency and size only"
 
 _X86 = {"x86_64", "amd64", "i386", "i686", "x86"}
@@ -180,6 +182,8 @@ class Model:
         size_ratio: bytes of the twin over its own bytes.
         storage: where the bytes of its file go; None where the target cannot tell.
         storage_in_theory: one bit for each binary weight of its layers, 32 for every other.
+        series: block medians in ms, in the order in which they ran, of each cell that has at
+            least SERIES_BLOCKS.
         pairs: its times beside those of the twin; one for each device that timed both.
         published: of these devices, what BiBench prints for this architecture and algorithm
             with this engine; times alone.
@@ -213,6 +217,7 @@ class Model:
     parity: Parity | None
     findings: tuple[Finding, ...]
     cells: tuple[Cell, ...]
+    series: Mapping[CellKey, tuple[float, ...]]
     pairs: tuple[Pair, ...]
     published: tuple[Pair, ...]
 
@@ -426,6 +431,7 @@ class _Entry:
     manifest: Mapping[str, Any]
     twin: str | None
     cells: list[Cell]
+    series: dict[CellKey, tuple[float, ...]]
 
 
 def _started_at(results: Results) -> str:
@@ -441,7 +447,11 @@ def _add_file(results: Results, entries: dict[str, _Entry]) -> None:
             manifest=measured.manifest,
             twin=measured.twin or (before.twin if before else None),
             cells=before.cells if before else [],
+            series=before.series if before else {},
         )
+    series: dict[CellKey, list[float]] = {}
+    for block in results.blocks:
+        series.setdefault(block.key, []).append(block.middle_ms)
     for artifact, device in dict.fromkeys((key.artifact, key.device) for key in results.cells):
         entry = entries[artifact]
         earlier = [cell for cell in entry.cells if cell.key.device != device]
@@ -451,6 +461,8 @@ def _add_file(results: Results, entries: dict[str, _Entry]) -> None:
             if (key.artifact, key.device) == (artifact, device)
         ]
         entry.cells = earlier + sorted(measured_here, key=lambda cell: cell.key.threads)
+        long = {cell.key: tuple(series[cell.key]) for cell in measured_here}
+        entry.series |= {key: found for key, found in long.items() if len(found) >= SERIES_BLOCKS}
 
 
 def _run(results: Results) -> Run:
@@ -578,6 +590,7 @@ def _model(
         parity=_parity(manifest),
         findings=tuple(_finding(finding) for finding in manifest.get("findings") or ()),
         cells=tuple(sorted(entry.cells, key=lambda cell: (cell.key.device, cell.key.threads))),
+        series=entry.series,
         pairs=pairs,
         published=tuple(_published_pairs(pairs, source.get("architecture"))),
     )

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.errors import MissingExtraError
@@ -133,6 +134,47 @@ def hardware_plots(report: Report) -> tuple[Plot, ...]:
         notes = ["hollow bars rest on a noisy cell"] if any(own.is_noisy for own in scores) else []
         plots.append(_bar_plot(f"on {device}", notes, groups))
     return tuple(plots)
+
+
+def drift_plots(report: Report) -> tuple[Plot, ...]:
+    """Latency over a long sweep, one panel for each model and device with such a sweep."""
+    styles = _styles(report)
+    plots = []
+    for model in report.models:
+        for device in dict.fromkeys(key.device for key in model.series):
+            lines = [
+                (wording.threads(key.threads), times)
+                for key, times in model.series.items()
+                if key.device == device
+            ]
+            title = wording.name(model)
+            place = title if len(report.devices) == 1 else f"{title}, on {device}"
+            plots.append(_drift_plot(place, styles[model.artifact], lines))
+    return tuple(plots)
+
+
+def _drift_plot(title: str, style: _Style, lines: Sequence[tuple[str, Sequence[float]]]) -> Plot:
+    # Against the start: 100 % is the median of the first third.
+    relative = [
+        (label, [100 * time / median(times[: len(times) // 3]) for time in times])
+        for label, times in lines
+    ]
+
+    def draw(axes: Axes) -> None:
+        looks = ("solid", "dashed", "dashdot", "dotted")
+        ends = []
+        for index, (label, values) in enumerate(relative):
+            look = looks[index % len(looks)]
+            axes.plot(values, color=style.colour, linestyle=look, linewidth=1.4)
+            ends.append((float(len(values) - 1), values[-1], label, style.colour))
+        axes.set_ylim(0, 1.12 * max(max(values) for _, values in relative))
+        axes.set_xlabel("block, in the order in which they ran", color=_MUTED)
+        axes.set_ylabel("latency, % of the first third", color=_MUTED)
+        _label_ends(axes, ends)
+
+    words = [f"{label} ends at {values[-1]:.0f} %" for label, values in relative]
+    room = _label_room([label for label, _ in lines])
+    return Plot(title, "", "; ".join(words), _draw(draw, f"drift of {title}", right=room))
 
 
 def size_plots(report: Report) -> tuple[Plot, ...]:

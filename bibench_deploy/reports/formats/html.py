@@ -20,6 +20,10 @@ _LATENCY = (
     "Median time of one inference. The band is its 95 % interval over fresh processes. "
     "Networks of different size have axes of their own."
 )
+_DRIFT = (
+    "Median of each block over a long sweep, all cells by turns: what rises and stays slows down "
+    "under load."
+)
 _SIZE = "The deployed model file alone."
 _ACCURACY = (
     "Of the training run that each model was exported from. "
@@ -67,6 +71,7 @@ def render(report: Report) -> str:
     speedup_lead = f"{wording.CONVENTION} {wording.mean_speedups(report)}"
     sections = (
         Section("Latency", _LATENCY, plots.latency_plots(report)),
+        Section("Drift", _DRIFT, plots.drift_plots(report)),
         Section("Speed-up against the FP32 twin", speedup_lead, plots.speedup_plots(report)),
         Section(
             "Hardware track (BiBench, Equation 9)",

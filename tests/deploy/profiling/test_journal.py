@@ -120,7 +120,7 @@ def test_the_lines_have_the_names_of_the_contract(tmp_path: Path) -> None:
     }
     cell = lines[6]
     assert (cell["kind"], cell["artifact"], cell["threads"]) == ("cell", "aaaa", 1)
-    assert cell["latency_ms"].keys() == {"p50", "p90", "low_ms", "high_ms", "mad_ms"}
+    assert cell["latency_ms"].keys() == {"p50", "p90", "low_ms", "high_ms", "mad_ms", "iqr_ms"}
 
 
 def test_the_speed_up_is_the_twins_time_over_the_models(tmp_path: Path) -> None:

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bibench_deploy.profiling.statistics import (
+    MAX_GROUPS,
+    Drift,
     Latency,
+    Verdict,
+    chance_of_rise,
     change_interval,
+    drift,
+    find_drift,
     judge,
     median_absolute_deviation,
     median_interval,
@@ -30,6 +40,11 @@ def test_p90_interpolates_between_samples_as_definition_7_says() -> None:
     # 11 samples 0..100: rank 0.9 * 10 = 9, the tenth. 5 samples: rank 3.6 between 4 and 5.
     assert summarize([[float(10 * n) for n in range(11)]]).p90 == pytest.approx(90.0)
     assert summarize([[1.0, 2.0, 3.0, 4.0, 5.0]]).p90 == pytest.approx(4.6)
+
+
+def test_the_interquartile_range_is_that_inside_processes() -> None:
+    # Ranks 0.25 * 4 = 1 and 3 of five samples.
+    assert summarize([[1.0, 2.0, 3.0, 4.0, 9.0], [11.0, 12.0, 13.0, 14.0, 15.0]]).iqr_ms == 2.0
 
 
 def test_every_block_counts_the_same_however_many_samples_it_has() -> None:
@@ -172,3 +187,127 @@ def test_a_change_covers_the_truth_in_about_95_percent_of_comparisons() -> None:
         low, high = change_interval(list(old), list(new)) or (0, 0)
         covered += low <= 0.1 <= high
     assert 0.90 <= covered / 300 <= 1.0
+
+
+def test_drift_is_the_last_third_over_the_first() -> None:
+    assert drift([10.0, 11.0, 12.0, 99.0, 99.0, 99.0, 20.0, 22.0, 24.0]) == 1.0
+    assert drift([1.0, 2.0]) is None
+
+
+def test_the_chance_of_a_rise_is_its_share_of_all_orders() -> None:
+    # Of the 24 orders of four values one rises throughout, and three more with one inversion.
+    assert chance_of_rise([1.0, 2.0, 3.0, 4.0]) == pytest.approx(1 / 24)
+    assert chance_of_rise([1.0, 2.0, 4.0, 3.0]) == pytest.approx(4 / 24)
+    assert chance_of_rise([4.0, 3.0, 2.0, 1.0]) == pytest.approx(1.0)
+    assert chance_of_rise([5.0]) == 1.0
+
+
+@given(st.permutations(range(6)))
+def test_the_chance_of_a_rise_is_that_of_counting_every_order(order: list[int]) -> None:
+    def rises(values: tuple[int, ...] | list[int]) -> int:
+        pairs = itertools.combinations(values, 2)
+        return sum(1 if later > earlier else -1 for earlier, later in pairs)
+
+    least = rises(order)
+    counted = sum(rises(other) >= least for other in itertools.permutations(range(6)))
+    assert chance_of_rise([float(n) for n in order]) == pytest.approx(counted / 720)
+
+
+def test_many_blocks_are_brought_down_to_a_number_that_can_be_counted() -> None:
+    assert chance_of_rise([float(n) for n in range(100_000)]) < 1e-12
+    assert 0 < chance_of_rise([1.0] * (MAX_GROUPS + 1)) <= 1
+
+
+SAMPLES = 60
+
+
+def cell_of(*blocks: np.ndarray) -> Verdict:
+    """The verdict of blocks of samples, as a sweep would give it."""
+    samples = [[float(sample) for sample in block] for block in blocks]
+    drifted = find_drift([float(np.median(block)) for block in samples], samples)
+    return judge(summarize(samples), len(samples), len(samples), 0.0, drifted)
+
+
+def verdicts(simulate: Callable[[np.random.Generator], list[np.ndarray]]) -> Counter[str]:
+    generator = np.random.default_rng(1)
+    return Counter(cell_of(*simulate(generator)).name for _ in range(100))
+
+
+def test_a_steady_device_is_called_stable() -> None:
+    found = verdicts(lambda g: [10 + g.normal(0, 0.1, SAMPLES) for _ in range(9)])
+    assert found["stable"] >= 99
+
+
+def test_a_steady_device_with_some_interrupted_samples_is_called_stable() -> None:
+    def simulate(g: np.random.Generator) -> list[np.ndarray]:
+        late = [np.where(g.random(SAMPLES) < 0.05, g.exponential(20, SAMPLES), 0) for _ in range(9)]
+        return [10 + g.normal(0, 0.1, SAMPLES) + extra for extra in late]
+
+    assert verdicts(simulate)["stable"] >= 99
+
+
+def test_a_device_that_wanders_from_process_to_process_is_noisy() -> None:
+    def simulate(g: np.random.Generator) -> list[np.ndarray]:
+        return [10 + shift + g.normal(0, 0.1, SAMPLES) for shift in g.normal(0, 1, 9)]
+
+    # Now and then seven of nine happen to lie within 5 %.
+    assert verdicts(simulate)["noisy"] >= 95
+
+
+def test_two_kinds_of_processes_are_noisy() -> None:
+    # Four of nine fall on the slow side: the interval of the median reaches from one to the other.
+    def simulate(g: np.random.Generator) -> list[np.ndarray]:
+        levels = g.permutation([10.0] * 5 + [12.0] * 4)
+        return [level + g.normal(0, 0.05, SAMPLES) for level in levels]
+
+    found = verdicts(simulate)
+    assert found["stable"] == 0
+    # One order of the two kinds in 126 is all fast ones first, which looks as throttling does.
+    assert found["noisy"] >= 95
+
+
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.65])
+def test_two_kinds_of_samples_are_noisy(share: float) -> None:
+    def simulate(g: np.random.Generator) -> list[np.ndarray]:
+        return [np.where(g.random(SAMPLES) < share, 10.0, 13.0) for _ in range(9)]
+
+    assert verdicts(simulate)["stable"] == 0
+
+
+def test_a_device_that_throttles_in_each_process_is_throttled() -> None:
+    def simulate(g: np.random.Generator) -> list[np.ndarray]:
+        heat = 1 + 0.3 * np.clip((np.arange(SAMPLES) - 20) / 20, 0, 1)
+        return [10 * heat + g.normal(0, 0.1, SAMPLES) for _ in range(9)]
+
+    assert verdicts(simulate) == {"throttled": 100}
+
+
+def test_a_device_that_throttles_over_the_whole_sweep_is_throttled() -> None:
+    def simulate(g: np.random.Generator) -> list[np.ndarray]:
+        return [10 + 0.2 * number + g.normal(0, 0.1, SAMPLES) for number in range(9)]
+
+    assert verdicts(simulate) == {"throttled": 100}
+
+
+def test_a_device_that_becomes_faster_is_not_throttled() -> None:
+    verdict = cell_of(*(np.full(SAMPLES, 12 - 0.3 * number) for number in range(9)))
+    assert verdict.name == "noisy"
+    assert verdict.reason.startswith("processes differ")
+
+
+def test_three_rising_blocks_are_too_few_to_speak_of_throttling() -> None:
+    verdict = cell_of(*(np.full(SAMPLES, 10.0 + number) for number in range(3)))
+    assert verdict.name == "noisy"
+
+
+def test_the_reason_of_a_throttled_cell_says_where_it_slowed_down_and_by_how_much() -> None:
+    verdict = judge(STEADY, 9, 9, 0.0, Drift(in_process=0.31, over_run=0.0, is_trend=False))
+    assert verdict == Verdict(
+        "throttled",
+        "the samples of a process became 31.0 % slower from the first third to the last, "
+        "limit 5.0 %: the device slows down under load",
+    )
+
+
+def test_another_process_at_work_explains_a_slow_down_first() -> None:
+    assert judge(STEADY, 9, 9, 0.5, Drift(0.31, 0.31, is_trend=True)).name == "noisy"

@@ -125,3 +125,17 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"the HTML report needs matplotlib.*\.\[plots\]"):
         plots.check_matplotlib()
+
+
+def test_a_long_sweep_shows_its_drift_and_a_short_one_does_not(demo, write, header, artifact, cell):
+    assert plots.drift_plots(demo) == ()
+    block, _ = cell("m", 1, 10.0)
+    path = write(
+        header(preset="sustained"),
+        artifact("m"),
+        *(block | {"block": n, "samples_ms": [10.0 + 0.1 * n] * 3} for n in range(60)),
+    )
+    (plot,) = plots.drift_plots(build_report([path]))
+    # The first third is about 11 ms, the last block 15.9.
+    assert plot.description == "1 thread ends at 145 %"
+    assert "block, in the order in which they ran" in texts(plot)

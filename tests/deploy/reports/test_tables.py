@@ -11,7 +11,7 @@ def test_every_row_has_a_cell_for_each_header(demo):
 def test_a_noisy_cell_is_flagged_and_its_reason_given(demo):
     table = tables.latency_table(demo)
     (index,) = table.flagged
-    assert table.rows[index][7] == "noisy"
+    assert table.rows[index][8] == "noisy"
     assert table.notes[0].startswith("resnet20 reactnet, 2 threads: noisy, so no result; processes")
 
 
