@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -29,6 +29,9 @@ from bibench_deploy.profiling.statistics import (
 
 SCHEMA_VERSION = 1
 EMULATED = Verdict("emulated", "another processor imitated this one: no figure of any hardware")
+# JSON knows longer whole numbers than a float holds.
+_LARGEST = 1 << 1000
+_NOT_FINITE = (math.inf, -math.inf)
 
 _T = TypeVar("_T")
 
@@ -113,7 +116,7 @@ class MeasuredArtifact:
         return int(self.manifest["size_bytes"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """What one fresh process measured of a cell.
 
@@ -372,25 +375,23 @@ class _Line:
 
     def get(self, name: str, kind: type[_T]) -> _T:
         value = self.fields.get(name)
-        # JSON has one kind of number and Python two; a truth value is neither.
-        if kind is float and isinstance(value, int):
-            value = float(value) if not isinstance(value, bool) else None
-        if kind is int and isinstance(value, bool):
-            value = None
-        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        # JSON has one kind of number and Python two.
+        if kind is float and type(value) is int and abs(value) < _LARGEST:
+            value = float(value)
+        if type(value) is not kind or value in _NOT_FINITE:
             raise self.damage(f'"{name}" is missing or of another type')
         return value
 
     def get_or_none(self, name: str, kind: type[_T]) -> _T | None:
-        return None if self.fields.get(name) is None else self.get(name, kind)
+        return self.get(name, kind) if self.fields.get(name) is not None else None
 
     def inside(self, fields: Any) -> _Line:
         if not isinstance(fields, dict):
             raise self.damage("an object is missing or of another type")
         return _Line(self.path, self.number, fields)
 
-    def key(self) -> CellKey:
-        return CellKey(self.get("artifact", str), self.get("device", str), self.get("threads", int))
+    def names(self) -> tuple[str, str, int]:
+        return (self.get("artifact", str), self.get("device", str), self.get("threads", int))
 
 
 def read_results(path: Path) -> Results:
@@ -406,8 +407,9 @@ def read_results(path: Path) -> Results:
     blocks: dict[CellKey, list[Block]] = {}
     order: list[Block] = []
     cells: dict[CellKey, Cell] = {}
-    lines, problems = _read_lines(path)
-    for line in lines:
+    problems: list[str] = []
+    keys: dict[tuple[str, str, int], CellKey] = {}
+    for line in _read_lines(path, problems):
         kind = line.get("kind", str)
         if (kind == "header") != (header is None):
             raise line.damage("a results file has one header, and that on its first line")
@@ -417,12 +419,15 @@ def read_results(path: Path) -> Results:
             artifact = _artifact(line)
             artifacts[artifact.id] = artifact
         elif kind in ("block", "cell"):
-            key = line.key()
+            named = line.names()
+            if named not in keys:
+                keys[named] = CellKey(*named)
+            key = keys[named]
             if key.artifact not in artifacts:
                 raise line.damage(f'no artifact "{key.artifact}" on a line before')
             if kind == "block":
-                block = _block(line, key)
                 others = blocks.setdefault(key, [])
+                block = _block(line, key, others[0].runtime if others else {})
                 if others and (block.aggregate is None) != (others[0].aggregate is None):
                     raise line.damage("a block with samples among blocks of one cell without")
                 others.append(block)
@@ -457,27 +462,27 @@ def read_results(path: Path) -> Results:
     )
 
 
-def _read_lines(path: Path) -> tuple[list[_Line], list[str]]:
+def _read_lines(path: Path, problems: list[str]) -> Iterator[_Line]:
+    decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
     try:
-        texts = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            for number, text in enumerate(file, start=1):
+                # Whole lines end in a newline, so what follows the last one is half a line.
+                if not text.endswith(b"\n"):
+                    problems.append(
+                        f"{path}, line {number}: cut off in the middle; the lines before it "
+                        "are used"
+                    )
+                    return
+                try:
+                    fields = decode(text.decode())
+                except (ValueError, RecursionError) as error:
+                    raise ResultsError(f"{path}, line {number}: no valid JSON: {error}") from error
+                if not isinstance(fields, dict):
+                    raise ResultsError(f"{path}, line {number}: not a JSON object")
+                yield _Line(path, number, fields)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
-    problems = []
-    # Whole lines end in a newline, so what follows the last one is nothing or half a line.
-    if texts.pop():
-        problems.append(
-            f"{path}, line {len(texts) + 1}: cut off in the middle; the lines before it are used"
-        )
-    lines = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            fields = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise ResultsError(f"{path}, line {number}: no valid JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise ResultsError(f"{path}, line {number}: not a JSON object")
-        lines.append(_Line(path, number, fields))
-    return lines, problems
 
 
 def _refuse_constant(name: str) -> None:
@@ -499,7 +504,9 @@ def _header(line: _Line) -> Header:
         seed=line.get("seed", int),
         started_at=line.get("started_at", str),
         environment=line.get("environment", dict),
-        planned=tuple(PlannedCell(entry.key(), entry.get("blocks", int)) for entry in planned),
+        planned=tuple(
+            PlannedCell(CellKey(*entry.names()), entry.get("blocks", int)) for entry in planned
+        ),
     )
 
 
@@ -517,18 +524,24 @@ def _artifact(line: _Line) -> MeasuredArtifact:
     )
 
 
-def _block(line: _Line, key: CellKey) -> Block:
+def _block(line: _Line, key: CellKey, usual_runtime: Mapping[str, Any]) -> Block:
     samples_ms = line.get("samples_ms", list)
-    are_times = all(type(sample) in (int, float) and 0 < sample < math.inf for sample in samples_ms)
+    are_times = not samples_ms or (
+        set(map(type, samples_ms)) <= {int, float}
+        and min(samples_ms) > 0
+        and max(samples_ms) < math.inf
+    )
     aggregate = _aggregate(line)
     if bool(samples_ms) == bool(aggregate) or not are_times:
         raise line.damage(
             '"samples_ms" must be a list of times above 0, empty only beside an "aggregate"'
         )
+    runtime = line.get("runtime", dict)
     return Block(
         key=key,
         block=line.get("block", int),
-        runtime=line.get("runtime", dict),
+        # The blocks of a cell have one runtime, and a long file need not hold it often.
+        runtime=usual_runtime if runtime == usual_runtime else runtime,
         samples_ms=tuple(samples_ms),
         warmup_count=line.get("warmup_count", int),
         warmup_settled=line.get_or_none("warmup_settled", bool),

@@ -185,6 +185,7 @@ def _score(pairs: Sequence[Pair]) -> Score:
     )
 
 
+@cache
 def published_pairs() -> tuple[Pair, ...]:
     """The paper's 174 rows of latencies as pairs; a pair is named by its architecture.
 
