@@ -15,6 +15,7 @@ from bibench_deploy.errors import DeployError
 
 if TYPE_CHECKING:
     from bibench_deploy.profiling.journal import Cell, Results
+    from bibench_deploy.profiling.resumption import BegunSweep
     from bibench_deploy.profiling.session import Plan, Progress
 
 MAX_THREADS = 1024
@@ -30,8 +31,12 @@ def profile(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where to run: a name in the device registry.")
-    ] = "local",
+        str | None,
+        typer.Option(
+            help="Where to run: a name in the device registry; local unless said.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[
         str | None,
         typer.Option(
@@ -40,8 +45,12 @@ def profile(
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="How long to measure: quick, standard or sustained.")
-    ] = "quick",
+        str | None,
+        typer.Option(
+            help="How long to measure: quick, standard or sustained; quick unless said.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -50,6 +59,14 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an interrupted sweep: that of --out, or else the newest in ./results. "
+            "What was measured is kept, and what was planned need not be said again.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be measured, and stop.")
     ] = False,
@@ -61,25 +78,31 @@ def profile(
 
     Example: [bold]bibench profile out/resnet20-reactnet-digits-lce --threads 1,2[/bold]
     """
-    thread_counts = default_threads(device) if threads is None else parse_threads(threads)
-
     from bibench_deploy.profiling.session import latest_artifact, plan_profile, profile_artifacts
 
     directories = list(artifact or [])
+    if resume and not directories and (begun := _begun_sweep(out)) is not None:
+        out, directories = begun.path, begun.directories
+        typer.echo(f"going on with {out}", err=True)
+        threads = threads or ",".join(map(str, begun.threads))
+        device, preset = device or begun.device, preset or begun.preset
+    device, preset = device or "local", preset or "quick"
+    thread_counts = default_threads(device) if threads is None else parse_threads(threads)
     if not directories:
         directories = [latest_artifact()]
         typer.echo(f"latest export: {directories[0]}", err=True)
     if dry_run:
         _print_plan(plan_profile(directories, device, thread_counts, preset), json_output)
         return
-    with progress_shown() as progress:
+    with progress_shown() as progress, _saying_how_to_go_on(progress) as watched:
         run = profile_artifacts(
             directories,
             device,
             thread_counts,
             preset,
             out,
-            progress,
+            watched,
+            resume=resume,
             command=["bibench", *(_shown_argument(argument) for argument in sys.argv[1:])],
         )
     typer.echo(f"results: {run.path}", err=True)
@@ -89,6 +112,16 @@ def profile(
         typer.echo(json.dumps(results_as_json(run.results), indent=2))
     else:
         _print_results(run.results)
+
+
+def _begun_sweep(out: Path | None) -> BegunSweep | None:
+    """What an unfinished file says of its sweep; None where `out` names no file yet."""
+    from bibench_deploy.profiling.resumption import newest_unfinished, read_begun_sweep
+    from bibench_deploy.profiling.session import RESULTS_DIRECTORY
+
+    if out is not None and not (out.is_file() and out.stat().st_size):
+        return None
+    return read_begun_sweep(newest_unfinished(RESULTS_DIRECTORY) if out is None else out)
 
 
 def parse_threads(text: str) -> tuple[int, ...]:
@@ -270,6 +303,26 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
             total=progress.total,
             completed=progress.done,
         )
+
+
+@contextmanager
+def _saying_how_to_go_on(
+    progress: Callable[[Progress], None],
+) -> Iterator[Callable[[Progress], None]]:
+    """Say, where a sweep ends early, that its blocks were kept and how to measure the others."""
+    done = 0
+
+    def watch(said: Progress) -> None:
+        nonlocal done
+        done = said.done
+        progress(said)
+
+    try:
+        yield watch
+    except (DeployError, KeyboardInterrupt):
+        if done:
+            typer.echo(f"{done} blocks were kept; go on with: bibench profile --resume", err=True)
+        raise
 
 
 def _shown_argument(argument: str) -> str:

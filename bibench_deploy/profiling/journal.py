@@ -6,6 +6,7 @@ starts, and no line is ever changed, so a crash costs at most the block in fligh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from bibench_deploy.profiling.statistics import (
 
 SCHEMA_VERSION = 1
 EMULATED = Verdict("emulated", "another processor imitated this one: no figure of any hardware")
+_FIRST_BYTES = b'{"kind":"header"'
 # JSON knows longer whole numbers than a float holds.
 _LARGEST = 1 << 1000
 _NOT_FINITE = (math.inf, -math.inf)
@@ -272,23 +274,44 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
 class Journal:
     """A results file while it is written. Leaving its `with` block closes it.
 
-    A journal that got no block leaves no file.
+    A journal that got no block leaves no file. While it is open no other process may write it.
+
+    Attributes:
+        path: the file.
+        begun: what it held when it was opened; None for nothing.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Create the file, and the folders above it.
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        """Create the file, and the folders above it; or go on with one.
+
+        Args:
+            path: the file.
+            resume: whether the file may exist. What it holds is then in `begun`, and a last
+                line that was cut off is cut away.
 
         Raises:
-            ResultsError: the file exists; nobody's measurements are written over.
+            ResultsError: the file exists, and nobody's measurements are written over; or it is
+                to be resumed and is no results file, or another process writes it.
             OSError: it cannot be created.
         """
         self.path = path
-        self._size_without_blocks = 0
+        self.begun: Results | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_there = resume and path.exists()
         try:
-            self._file = path.open("xb", buffering=0)
+            self._file = path.open("r+b" if is_there else "xb", buffering=0)
         except FileExistsError as error:
-            raise ResultsError(f"{path} exists; remove it or choose another --out") from error
+            raise ResultsError(
+                f"{path} exists; go on with it by --resume, or choose another --out"
+            ) from error
+        self._has_block = False
+        try:
+            self._lock()
+            if is_there:
+                self._go_on()
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Journal:
         return self
@@ -299,9 +322,8 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        has_block = self._file.tell() > self._size_without_blocks
         self._file.close()
-        if not has_block:
+        if not self._has_block:
             self.path.unlink(missing_ok=True)
 
     def write_header(self, header: Header) -> None:
@@ -320,7 +342,6 @@ class Journal:
                 "planned": [{**asdict(cell.key), "blocks": cell.blocks} for cell in header.planned],
             }
         )
-        self._size_without_blocks = self._file.tell()
 
     def write_artifact(self, artifact: MeasuredArtifact) -> None:
         """Append an artifact; it comes before its blocks."""
@@ -333,17 +354,34 @@ class Journal:
                 "twin": artifact.twin,
             }
         )
-        self._size_without_blocks = self._file.tell()
 
     def write_block(self, block: Block) -> None:
         """Append what one process measured."""
         fields = asdict(block)
         self._append({"kind": "block", **fields.pop("key"), **fields})
+        self._has_block = True
 
     def write_cell(self, cell: Cell) -> None:
         """Append the figures of a cell; it comes after its last block."""
         fields = asdict(cell)
         self._append({"kind": "cell", **fields.pop("key"), **fields})
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResultsError(f"{self.path}: another bibench is writing it; let it end") from error
+
+    def _go_on(self) -> None:
+        content = self._file.readall()
+        end = content.rfind(b"\n") + 1
+        if end:
+            self.begun = read_results(self.path)
+        elif not _FIRST_BYTES.startswith(content[: len(_FIRST_BYTES)]):
+            raise ResultsError(f"{self.path}: no results file; choose another --out")
+        self._file.truncate(end)
+        self._file.seek(end)
+        self._has_block = self.begun is not None and bool(self.begun.blocks)
 
     def _append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.artifact import MANIFEST_NAME, TWIN_DIRECTORY, Artifact
 from bibench_deploy.devices.registry import Device, find_device
@@ -27,6 +27,11 @@ from bibench_deploy.profiling.journal import (
     summarize_cell,
 )
 from bibench_deploy.profiling.presets import Preset, find_preset
+from bibench_deploy.profiling.resumption import (
+    check_same_machine,
+    check_same_sweep,
+    newest_unfinished,
+)
 from bibench_deploy.profiling.runners import pick_runner, runners_for
 
 if TYPE_CHECKING:
@@ -166,6 +171,7 @@ def profile_artifacts(
     out: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     *,
+    resume: bool = False,
     seed: int | None = None,
     command: Sequence[str] = (),
 ) -> ProfileRun:
@@ -182,6 +188,8 @@ def profile_artifacts(
         preset: name of a preset.
         out: the results file; results/<name>-<UTC time>.jsonl unless said.
         progress: called before each block and once at the end.
+        resume: go on with `out`, or else with the newest unfinished sweep of the same cells in
+            results; an `out` that does not exist is begun. Blocks that it holds are kept.
         seed: of the order of the blocks; drawn, and recorded, unless said.
         command: what the user typed, for the record.
 
@@ -190,7 +198,7 @@ def profile_artifacts(
 
     Raises:
         ValueError: as `plan_profile`; also its ArtifactError and UnknownNameError.
-        ResultsError: `out` exists.
+        ResultsError: `out` exists; or it is to be resumed and is of another sweep.
         DeviceError: the device cannot be reached, or a run on it failed; blocks that were
             finished before are in the file.
         MissingExtraError: the runtime is not installed.
@@ -200,32 +208,41 @@ def profile_artifacts(
     started_at = datetime.now(timezone.utc)
     run = f"{plan.run_name}-{started_at:%Y%m%dT%H%M%SZ}"
     path = out if out is not None else RESULTS_DIRECTORY / f"{run}.jsonl"
+    if resume and out is None:
+        path = newest_unfinished(RESULTS_DIRECTORY, plan.cells)
     order_seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     with (
         open_transport(plan.device) as transport,
         transport.hold(),
-        Journal(path) as journal,
+        Journal(path, resume=resume) as journal,
     ):
+        begun = journal.begun
         environment = read_environment(transport)
-        journal.write_header(
-            Header(
-                run=run,
-                bibench_version=version("bibench"),
-                command=tuple(command),
-                preset=plan.preset.name,
-                seed=order_seed,
-                started_at=f"{started_at:%Y-%m-%dT%H:%M:%SZ}",
-                environment=environment.as_json(),
-                planned=plan.cells,
-            )
-        )
-        for id_, artifact in plan.artifacts.items():
-            journal.write_artifact(
-                MeasuredArtifact(
-                    id_, _shown(artifact.directory), artifact.manifest, plan.twins.get(id_)
+        if begun is not None:
+            check_same_sweep(begun, plan.cells, plan.preset.name)
+            check_same_machine(begun, environment.as_json())
+            order_seed = begun.header.seed
+        else:
+            journal.write_header(
+                Header(
+                    run=run,
+                    bibench_version=version("bibench"),
+                    command=tuple(command),
+                    preset=plan.preset.name,
+                    seed=order_seed,
+                    started_at=f"{started_at:%Y-%m-%dT%H:%M:%SZ}",
+                    environment=environment.as_json(),
+                    planned=plan.cells,
                 )
             )
-        _measure(plan, transport, environment, journal, order_seed, progress)
+        for id_, artifact in plan.artifacts.items():
+            if begun is None or id_ not in begun.artifacts:
+                path_shown = _shown(artifact.directory)
+                journal.write_artifact(
+                    MeasuredArtifact(id_, path_shown, artifact.manifest, plan.twins.get(id_))
+                )
+        before = begun.blocks if begun is not None else ()
+        _measure(plan, transport, environment, journal, order_seed, before, progress)
     return ProfileRun(path, read_results(path))
 
 
@@ -235,6 +252,7 @@ def _measure(
     environment: Environment,
     journal: Journal,
     seed: int,
+    before: Sequence[Block],
     progress: Callable[[Progress], None] | None,
 ) -> None:
     runners = {
@@ -250,10 +268,15 @@ def _measure(
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
     total = sum(cell.blocks for cell in plan.cells)
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
-    finished = 0
+    for measured_before in before:
+        done[measured_before.key].append(measured_before)
+    finished = len(before)
     for block in range(plan.preset.blocks):
         for cell in generator.sample(plan.cells, len(plan.cells)):
             key = cell.key
+            # Rounds are in order, and a cell has one block of each: these were measured before.
+            if len(done[key]) > block:
+                continue
             artifact = plan.artifacts[key.artifact]
             if progress:
                 progress(Progress(finished, total, key, artifact.name))
@@ -268,6 +291,11 @@ def _measure(
             except DeviceError:
                 transport.check_pushed(list(there.values()))  # says it more plainly if that is why
                 raise
+            if done[key] and done[key][0].runtime != measured.runtime:
+                raise DeviceError(
+                    f"{artifact.name}: the runtime is not the one that earlier blocks ran on "
+                    f"({_differences(done[key][0].runtime, measured.runtime)}); start a new sweep"
+                )
             done[key].append(
                 Block(
                     key=key,
@@ -289,6 +317,11 @@ def _measure(
                 journal.write_cell(summarize_cell(done[key], is_emulated=environment.is_emulated))
     if progress:
         progress(Progress(finished, total, None, ""))
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {before.get(name)}, then {after.get(name)}" for name in names)
 
 
 def _add_artifact(artifacts: dict[str, Artifact], artifact: Artifact) -> str:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from bibench_deploy.artifact import Artifact
 from bibench_deploy.cli import profile as command
 from bibench_deploy.cli.app import app
+from bibench_deploy.devices.transports.local import LocalTransport
 from bibench_deploy.errors import DeployError
 from bibench_deploy.profiling.journal import read_results
 from bibench_deploy.profiling.presets import PRESETS, Preset
@@ -73,6 +74,35 @@ def test_json_is_all_that_stands_on_stdout(
     assert second["speed_up"] is None
 
 
+def test_an_interrupted_sweep_goes_on_with_nothing_said_again(
+    run: Callable[..., Result], make_lce_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_lce_artifact(Path("out/tiny"), has_twin=False)
+    real_run = LocalTransport.run
+    runs = []
+
+    def dies_in_the_third_block(self, arguments, *, timeout_s):
+        runs.append(arguments)
+        if len(runs) == 4:
+            raise KeyboardInterrupt
+        return real_run(self, arguments, timeout_s=timeout_s)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalTransport, "run", dies_in_the_third_block)
+        cut = run("out/tiny", "--threads", "1,2")
+    assert cut.exit_code == 2
+    assert "2 blocks were kept; go on with: bibench profile --resume" in cut.stderr
+    [file] = Path("results").iterdir()
+    before = file.read_bytes()
+    done = run("--resume")
+    assert done.exit_code == 0, done.output
+    assert f"going on with {file}" in done.stderr
+    assert "block 3/6: tiny" in done.stderr
+    assert file.read_bytes().startswith(before)
+    assert [cell.block_count for cell in read_results(file).cells.values()] == [3, 3]
+    assert run("--resume").exit_code == 2  # nothing is unfinished now
+
+
 def test_a_dry_run_prints_the_cells_and_measures_nothing(
     run: Callable[..., Result], make_lce_artifact: MakeArtifact
 ) -> None:
@@ -96,7 +126,7 @@ def test_a_dry_run_prints_the_cells_and_measures_nothing(
         (["--device", "loca"], 'unknown device "loca" (did you mean "local"?)'),
         (["--preset", "quik"], 'unknown preset "quik" (did you mean "quick"?)'),
         (["nowhere"], "nowhere: no readable manifest.json"),
-        (["--out", "taken.jsonl"], "taken.jsonl exists; remove it or choose another --out"),
+        (["--out", "taken.jsonl"], "taken.jsonl exists; go on with it by --resume, or choose"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

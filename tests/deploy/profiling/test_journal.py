@@ -168,7 +168,7 @@ def test_a_run_without_a_block_leaves_no_file(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text("precious")
-    with pytest.raises(ResultsError, match=r"run\.jsonl exists; remove it or choose another"):
+    with pytest.raises(ResultsError, match=r"run\.jsonl exists; go on with it by --resume, or"):
         Journal(tmp_path / "run.jsonl")
     assert (tmp_path / "run.jsonl").read_text() == "precious"
 
