@@ -32,8 +32,8 @@ def compare(
 ) -> None:
     """Say whether models became slower or larger, as a gate in CI.
 
-    Exits with 0 when nothing did, 1 when something did, 3 when that cannot be told because a
-    figure is noisy or missing, 2 when it could not run.
+    Exits with 0 when nothing did, 1 when something did, 2 when it could not run,
+    3 when it cannot be told, because a figure is noisy or missing.
     Example: [bold]bibench compare main.jsonl branch.jsonl[/bold]
     """
     from bibench_deploy.profiling.comparison import Outcome, compare_results

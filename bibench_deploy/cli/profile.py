@@ -321,7 +321,7 @@ def _saying_how_to_go_on(
         yield watch
     except (DeployError, KeyboardInterrupt):
         if done:
-            typer.echo(f"{done} blocks were kept; go on with: bibench profile --resume", err=True)
+            typer.echo(f"blocks kept: {done}; go on with: bibench profile --resume", err=True)
         raise
 
 

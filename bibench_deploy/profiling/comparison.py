@@ -285,8 +285,11 @@ def _runtimes(results: Results) -> str:
 
 
 def _named(results: Results) -> str:
-    found = {
-        f"{results.artifacts[key.artifact].name} on {key.device} at {key.threads}"
-        for key in results.cells
-    }
-    return ", ".join(sorted(found)) or "nothing"
+    found = sorted(
+        {
+            f"{results.artifacts[key.artifact].name} on {key.device} at {key.threads}"
+            for key in results.cells
+        }
+    )
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return ", ".join(found[:2]) + more or "nothing"

@@ -91,7 +91,7 @@ def test_an_interrupted_sweep_goes_on_with_nothing_said_again(
         patch.setattr(LocalTransport, "run", dies_in_the_third_block)
         cut = run("out/tiny", "--threads", "1,2")
     assert cut.exit_code == 2
-    assert "2 blocks were kept; go on with: bibench profile --resume" in cut.stderr
+    assert "blocks kept: 2; go on with: bibench profile --resume" in cut.stderr
     [file] = Path("results").iterdir()
     before = file.read_bytes()
     done = run("--resume")
