@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bibench_deploy.profiling.statistics import (
@@ -24,6 +24,8 @@ from bibench_deploy.profiling.statistics import (
     summarize,
 )
 
+# 10,000 draws take long on a busy machine.
+unhurried = settings(deadline=None)
 times = st.floats(0.001, 1e4, allow_nan=False)
 blocks_of_times = st.lists(st.lists(times, min_size=1, max_size=20), min_size=1, max_size=9)
 
@@ -82,6 +84,7 @@ def test_no_samples_are_a_value_error() -> None:
         median_absolute_deviation([])
 
 
+@unhurried
 @given(blocks_of_times)
 def test_the_interval_holds_the_headline_and_lies_within_the_samples(
     blocks: list[list[float]],
@@ -95,6 +98,7 @@ def test_the_interval_holds_the_headline_and_lies_within_the_samples(
         assert latency.high_ms >= latency.p50 * (1 - 1e-12)
 
 
+@unhurried
 @given(blocks_of_times)
 def test_the_order_of_the_samples_does_not_matter(
     blocks: list[list[float]],
@@ -103,6 +107,7 @@ def test_the_order_of_the_samples_does_not_matter(
     assert straight == turned
 
 
+@unhurried
 @given(blocks_of_times)
 def test_times_twice_as_long_give_figures_twice_as_large(blocks: list[list[float]]) -> None:
     latency, twice = summarize(blocks), summarize([[2 * t for t in block] for block in blocks])
@@ -202,6 +207,7 @@ def test_the_chance_of_a_rise_is_its_share_of_all_orders() -> None:
     assert chance_of_rise([5.0]) == 1.0
 
 
+@unhurried
 @given(st.permutations(range(6)))
 def test_the_chance_of_a_rise_is_that_of_counting_every_order(order: list[int]) -> None:
     def rises(values: tuple[int, ...] | list[int]) -> int:
