@@ -15,7 +15,7 @@ noisy side is itself marked noisy.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -461,8 +461,9 @@ def _add_file(results: Results, entries: dict[str, _Entry]) -> None:
             if (key.artifact, key.device) == (artifact, device)
         ]
         entry.cells = earlier + sorted(measured_here, key=lambda cell: cell.key.threads)
-        long = {cell.key: tuple(series[cell.key]) for cell in measured_here}
-        entry.series |= {key: found for key, found in long.items() if len(found) >= SERIES_BLOCKS}
+        long = [c.key for c in measured_here if len(series[c.key]) >= SERIES_BLOCKS]
+        elsewhere = {key: kept for key, kept in entry.series.items() if key.device != device}
+        entry.series = elsewhere | {key: tuple(series[key]) for key in long}
 
 
 def _run(results: Results) -> Run:
@@ -558,7 +559,6 @@ def _model(
 ) -> Model:
     manifest, source = entry.manifest, entry.manifest["source"]
     residency = _residency(manifest)
-    by_part = manifest.get("size_by_part")
     has_accuracy = not is_untrained and not _is_twin(entry)
     pairs = tuple(_pairs(title, manifest["target"], source.get("algorithm"), entry, twin))
     return Model(
@@ -584,7 +584,7 @@ def _model(
         model_sha256=manifest["model_sha256"],
         size_ratio=twin.manifest["size_bytes"] / manifest["size_bytes"] if twin else None,
         twin_size_bytes=twin.manifest["size_bytes"] if twin else None,
-        storage=Storage(**by_part) if by_part else None,
+        storage=_storage(manifest),
         storage_in_theory=_storage_in_theory(manifest),
         residency=residency,
         parity=_parity(manifest),
@@ -613,6 +613,15 @@ def _residency(manifest: Mapping[str, Any]) -> Residency:
         resident=counts.get("resident", 0),
         kernel=kernels.pop() if len(kernels) == 1 else None,
         is_all_convolutions=all(layer.get("kind") == "binary_conv" for layer in binary),
+    )
+
+
+def _storage(manifest: Mapping[str, Any]) -> Storage | None:
+    parts = manifest.get("size_by_part")
+    return (
+        Storage(**{field.name: int(parts[field.name]) for field in fields(Storage)})
+        if parts
+        else None
     )
 
 

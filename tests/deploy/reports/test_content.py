@@ -280,3 +280,23 @@ def test_a_manifest_that_lacks_a_field_is_refused_with_its_name(write, header, a
 def test_no_files_is_a_wrong_call():
     with pytest.raises(ValueError, match="at least one"):
         build_report([])
+
+
+def test_a_later_run_on_the_same_device_takes_the_place_of_an_earlier_series(
+    write, header, artifact, cell
+):
+    def sweep(threads, **head):
+        block, _ = cell("m", threads, 10.0)
+        return [header(**head), artifact("m"), *(block | {"block": n} for n in range(20))]
+
+    first = write(*sweep(1, started_at="2026-01-01T00:00:00Z"), name="a.jsonl")
+    second = write(*sweep(2, started_at="2026-01-02T00:00:00Z"), name="b.jsonl")
+    series = build_report([first, second]).headline.series
+    assert [(key.device, key.threads) for key in series] == [("local", 2)]
+
+
+def test_a_damaged_split_of_the_size_names_the_file(write, header, artifact):
+    model = artifact("m")
+    model["manifest"]["size_by_part"] = {"binary_weights": "many"}
+    with pytest.raises(ResultsError, match="a manifest is not as"):
+        build_report([write(header(), model)])
