@@ -25,6 +25,7 @@ from typing import Any
 from bibench_deploy.errors import ResultsError
 from bibench_deploy.lint.finding import Finding, Severity
 from bibench_deploy.profiling.journal import Cell, CellKey, Results, read_results
+from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.tracks.hardware import (
     Pair,
     PublishedScore,
@@ -148,21 +149,6 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Storage:
-    """Bytes of a model by what they hold; docs/pipeline.md says what counts where."""
-
-    binary_weights: int
-    float_weights: int
-    padding: int
-    metadata: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.binary_weights + self.float_weights + self.padding + self.metadata
-
-
-@dataclass(frozen=True)
 class Model:
     """One artifact with everything that was measured and proved about it.
 
@@ -211,8 +197,8 @@ class Model:
     model_sha256: str
     size_ratio: float | None
     twin_size_bytes: int | None
-    storage: Storage | None
-    storage_in_theory: Storage | None
+    storage: SizeByPart | None
+    storage_in_theory: SizeByPart | None
     residency: Residency
     parity: Parity | None
     findings: tuple[Finding, ...]
@@ -616,23 +602,21 @@ def _residency(manifest: Mapping[str, Any]) -> Residency:
     )
 
 
-def _storage(manifest: Mapping[str, Any]) -> Storage | None:
+def _storage(manifest: Mapping[str, Any]) -> SizeByPart | None:
     parts = manifest.get("size_by_part")
-    return (
-        Storage(**{field.name: int(parts[field.name]) for field in fields(Storage)})
-        if parts
-        else None
-    )
+    if not parts:
+        return None
+    return SizeByPart(**{field.name: int(parts[field.name]) for field in fields(SizeByPart)})
 
 
-def _storage_in_theory(manifest: Mapping[str, Any]) -> Storage | None:
+def _storage_in_theory(manifest: Mapping[str, Any]) -> SizeByPart | None:
     """The parts that Equation 7 of BiBench counts, of layers alone: no bias, scale or name."""
     layers = manifest.get("layers") or ()
     if not all("weight_shape" in layer for layer in layers):
         return None
     binary = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] == 1)
     other = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] != 1)
-    return Storage(-(-binary // 8), 4 * other, 0, 0) if layers else None
+    return SizeByPart(-(-binary // 8), 4 * other, 0, 0) if layers else None
 
 
 def _parity(manifest: Mapping[str, Any]) -> Parity | None:

@@ -22,6 +22,11 @@ class SizeByPart:
     padding: int
     metadata: int
 
+    @property
+    def total(self) -> int:
+        """Bytes of the whole file."""
+        return self.binary_weights + self.float_weights + self.padding + self.metadata
+
     def to_json(self) -> dict[str, int]:
         """The fields by name, as the manifest keeps them, in bytes."""
         return asdict(self)
