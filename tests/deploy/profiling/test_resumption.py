@@ -35,7 +35,9 @@ x86_64
 @cores
 4
 @python
-{"python": "3.9.2", "packages": {"larq-compute-engine": "0.16.0", "numpy": "1.26.4"}}
+3.9.2
+larq-compute-engine 0.16.0
+numpy 1.26.4
 """
 BLOCKS = 3
 CELLS = 4
