@@ -5,12 +5,13 @@ A finding is known by source, target, rule and layer; its message may change.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bibench_deploy.artifact import writing
 from bibench_deploy.errors import SettingsError
 from bibench_deploy.lint.runner import Report
 
@@ -40,7 +41,11 @@ def read_baseline(path: Path) -> Known:
 
 
 def write_baseline(path: Path, reports: Sequence[Report]) -> int:
-    """Write all findings of reports as known; gives how many they are."""
+    """Write all findings of reports as known; gives how many they are.
+
+    Raises:
+        SettingsError: nothing can be written there; a baseline that was there stays.
+    """
     entries = [
         dict(zip(_FIELDS, (report.source, result.target, item.rule, item.layer), strict=True))
         for report in reports
@@ -49,8 +54,16 @@ def write_baseline(path: Path, reports: Sequence[Report]) -> int:
     ]
     content = {"kind": _KIND, "schema_version": _SCHEMA_VERSION, "findings": entries}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    with writing(path):
-        path.write_text(text, encoding="utf-8")
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)  # noqa: PTH105 - the one call that is atomic everywhere
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise SettingsError(
+            f"{path}: cannot be written ({error.strerror}); name another --baseline"
+        ) from error
     return len(entries)
 
 

@@ -55,7 +55,7 @@ def fix_file(source: Path, destination: Path) -> Fix:
 
     Raises:
         GraphError: the source cannot be read as an ONNX model.
-        SourceError: there is a file at `destination`.
+        SourceError: there is a file at `destination`, or nothing can be made there.
         ParityError: the new file computes something else; nothing is written.
     """
     if destination.exists() or destination.is_symlink():
@@ -83,6 +83,8 @@ def fix_file(source: Path, destination: Path) -> Fix:
         # What is compared is the file as it will be read.
         parity = _prove(model, load_graph(scratch))
         os.replace(scratch, destination)  # noqa: PTH105 - the one call that is atomic everywhere
+    except FileNotFoundError as error:
+        raise SourceError(f"{destination}: nothing can be made there; choose another") from error
     finally:
         scratch.unlink(missing_ok=True)
     return Fix(signs, scales, clips, parity)

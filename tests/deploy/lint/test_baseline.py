@@ -52,3 +52,11 @@ def test_a_baseline_of_another_version_is_told(tmp_path) -> None:
     (tmp_path / "known.json").write_text(json.dumps(content))
     with pytest.raises(SettingsError, match="of another version"):
         read_baseline(tmp_path / "known.json")
+
+
+@pytest.mark.parametrize("place", ["/proc/known.json", "absent/known.json", "folder"])
+def test_where_nothing_can_be_written_is_said_and_leaves_nothing(place, tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SettingsError, match="cannot be written"):
+        write_baseline(tmp_path / place, [report("a")])
+    assert [item.name for item in tmp_path.iterdir()] == ["folder"]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -82,6 +84,8 @@ def test_a_file_that_is_there_is_not_written_over(saved, tmp_path) -> None:
         fix_file(path, path)
     with pytest.raises(SourceError, match="no such folder"):
         fix_file(path, tmp_path / "absent" / "fixed.onnx")
+    with pytest.raises(SourceError, match="nothing can be made there"):
+        fix_file(path, Path("/proc/fixed.onnx"))
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(
