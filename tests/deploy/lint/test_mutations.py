@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.deploy.lint.mutations import Linter, mutate
 
 COUNT = int(os.environ.get("BIBENCH_MUTATIONS", "2000"))
+# The same files in every run of CI; others where more are asked for.
+IS_FIXED = "BIBENCH_MUTATIONS" not in os.environ
 RNG = np.random.default_rng(1)
 NETWORK = """g (float[1,4,8,8] x) => (float[1,10] y) {
     a = Conv<pads=[1,1,1,1]>(x, f)  b = BatchNormalization(a, gamma, beta, mean, var)
@@ -60,7 +62,7 @@ def test_a_damaged_file_ends_in_a_finding_or_in_one_line(seed, linter, content) 
 def test_many_damaged_files_end_in_a_finding_or_in_one_line(linter, content) -> None:
     @given(st.integers(0, 2**63))
     @settings(
-        max_examples=COUNT, deadline=None, database=None,
+        max_examples=COUNT, deadline=None, database=None, derandomize=IS_FIXED,
         suppress_health_check=[HealthCheck.too_slow],
     )  # fmt: skip
     def judge(seed: int) -> None:
@@ -73,7 +75,9 @@ def test_many_damaged_files_end_in_a_finding_or_in_one_line(linter, content) -> 
 @pytest.mark.slow
 def test_any_bytes_end_in_one_line(linter) -> None:
     @given(st.binary(max_size=400))
-    @settings(max_examples=COUNT // 4, deadline=None, database=None)
+    @settings(
+        max_examples=COUNT // 4, deadline=None, database=None, derandomize=IS_FIXED
+    )  # fmt: skip
     def judge(damaged: bytes) -> None:
         verdict = linter.judge(damaged)
         assert verdict.split()[0] in ("linted", "refused"), verdict
