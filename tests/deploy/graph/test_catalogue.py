@@ -101,6 +101,26 @@ def masked(x: Tensor) -> Tensor:
     return signs.masked_fill(signs == 0, 1.0)
 
 
+def zero_written(x: Tensor) -> Tensor:
+    signs = torch.sign(x)
+    signs[signs == 0] = 1
+    return signs
+
+
+def both_written(x: Tensor) -> Tensor:
+    signs = torch.zeros_like(x)
+    signs[x >= 0] = 1
+    signs[x < 0] = torch.full_like(x, -1.0)[x < 0]
+    return signs
+
+
+def written_over(x: Tensor) -> Tensor:
+    signs = x.clone()
+    signs[x < 0] = torch.tensor(-1.0)
+    signs[signs >= 0] = 1
+    return signs
+
+
 def temperature(x: Tensor) -> Tensor:
     return torch.sign(F.hardtanh(F.hardtanh(x) / 0.05))
 
@@ -131,6 +151,9 @@ ACTIVATIONS = {
     "x + (sign - x)": Form(ste_unclipped, at_threshold=1),
     "polynomial": Form(polynomial),
     "masked fill": Form(masked, at_threshold=1),
+    "zero written": Form(zero_written, at_threshold=1),
+    "both written": Form(both_written, at_threshold=1),
+    "written over": Form(written_over, at_threshold=1),
     "where of numbers": Form(lambda x: torch.where(x >= 0, 1.0, -1.0), at_threshold=1),
     "where of tensors": Form(
         lambda x: torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x)), at_threshold=1
