@@ -19,6 +19,7 @@ from onnx_ir.passes import common as common_passes
 from bibench_deploy.errors import GraphError, UnfitGraphError
 from bibench_deploy.graph.ceil_mode import drop_idle_windows
 from bibench_deploy.graph.check_shapes import check_shapes
+from bibench_deploy.graph.comparisons import compare_with_zero
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
 from bibench_deploy.graph.masked_writes import replace_masked_writes
 from bibench_deploy.graph.qonnx import DOMAINS as QONNX_DOMAINS
@@ -101,6 +102,7 @@ def normalize(model: ir.Model) -> None:
         is_changed = fold_constants(model)
         is_changed = replace_split_sequences(model) or is_changed
         is_changed = replace_masked_writes(model) or is_changed
+        is_changed = compare_with_zero(model) or is_changed
         _drop_dropout(model)
         _drop_zero_bias(model)
         _drop_neutral(model)

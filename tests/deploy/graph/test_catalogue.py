@@ -121,6 +121,10 @@ def written_over(x: Tensor) -> Tensor:
     return signs
 
 
+# Of one for each of the six channels.
+THRESHOLDS = torch.linspace(-0.7, 0.8, 6)[None, :, None, None]
+
+
 def temperature(x: Tensor) -> Tensor:
     return torch.sign(F.hardtanh(F.hardtanh(x) / 0.05))
 
@@ -154,6 +158,12 @@ ACTIVATIONS = {
     "zero written": Form(zero_written, at_threshold=1),
     "both written": Form(both_written, at_threshold=1),
     "written over": Form(written_over, at_threshold=1),
+    "above a threshold per channel": Form(
+        lambda x: torch.where(x > THRESHOLDS, 1.0, -1.0), at_threshold=-1
+    ),
+    "below an expanded threshold": Form(
+        lambda x: (THRESHOLDS.expand_as(x) <= x).float() * 2 - 1, at_threshold=1
+    ),
     "where of numbers": Form(lambda x: torch.where(x >= 0, 1.0, -1.0), at_threshold=1),
     "where of tensors": Form(
         lambda x: torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x)), at_threshold=1
