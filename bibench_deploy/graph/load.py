@@ -22,6 +22,7 @@ from bibench_deploy.graph.check_shapes import check_shapes
 from bibench_deploy.graph.comparisons import compare_with_zero
 from bibench_deploy.graph.fold_constants import constant_of, fold_constants
 from bibench_deploy.graph.masked_writes import replace_masked_writes
+from bibench_deploy.graph.padded_signs import pad_after_sign
 from bibench_deploy.graph.qonnx import DOMAINS as QONNX_DOMAINS
 from bibench_deploy.graph.qonnx import replace_qonnx
 from bibench_deploy.graph.split_sequences import replace_split_sequences
@@ -103,6 +104,7 @@ def normalize(model: ir.Model) -> None:
         is_changed = replace_split_sequences(model) or is_changed
         is_changed = replace_masked_writes(model) or is_changed
         is_changed = compare_with_zero(model) or is_changed
+        is_changed = pad_after_sign(model) or is_changed
         _drop_dropout(model)
         _drop_zero_bias(model)
         _drop_neutral(model)

@@ -127,6 +127,12 @@ def _mean(node: ir.Node, inputs: list[Range]) -> Range:
     low, high = inputs[0]
     if any(node.attributes.get_ints("pads") or ()):
         low, high = min(low, 0.0), max(high, 0.0)
+    return _widened((low, high))
+
+
+def _widened(bounds: Range) -> Range:
+    """What a mean of numbers within bounds may be, rounded."""
+    low, high = bounds
     return low - abs(low) * _ROUNDING_OF_MEANS, high + abs(high) * _ROUNDING_OF_MEANS
 
 
@@ -140,6 +146,17 @@ def _pad(node: ir.Node, inputs: list[Range]) -> Range:
         return inputs[0]
     has_filler = len(inputs) > 2 and node.inputs[2] is not None
     return _hull([inputs[0], inputs[2] if has_filler else (0.0, 0.0)])
+
+
+def _resize(node: ir.Node, inputs: list[Range]) -> Range:
+    mode = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    if mode == "tf_crop_and_resize":  # may look outside, where another number is
+        return EVERYTHING
+    mode = node.attributes.get_string("mode", "nearest")
+    if mode == "nearest":
+        return inputs[0]
+    # A cubic overshoots; a linear one is a mean of neighbours.
+    return _widened(inputs[0]) if mode == "linear" else EVERYTHING
 
 
 def _add(inputs: list[Range]) -> Range:
@@ -232,4 +249,5 @@ _BY_NODE: Mapping[str, _OfNode] = {
     "Clip": _clip,
     "Mul": _mul,
     "Pad": _pad,
+    "Resize": _resize,
 }

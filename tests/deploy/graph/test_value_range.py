@@ -6,6 +6,7 @@ from bibench_deploy.graph.value_range import EVERYTHING, value_range
 CONSTANTS = {
     "zero": 0.0, "one": 1.0, "minus": -1.0, "two": 2.0, "half": 0.5,
     "shift": np.array([[[[-0.25]], [[0.5]]]]), "sizes": np.array([1, 18]),
+    "scales": np.array([1, 1, 2, 1.5]), "roi": np.array([0, 0, -1, -1, 1, 1, 2, 2.0]),
     "amounts": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
 }  # fmt: skip
 INF = np.inf
@@ -49,6 +50,11 @@ BOUNDS = {
     "g = Greater(x, zero)  h = Cast<to=1>(g)": (0, 1),
     "g = Greater(x, zero)  h = Where(g, two, minus)": (-1, 2),
     "s = Sigmoid(x)  m = Mul(s, two)  h = Round(m)": (0, 2),
+    'r = Relu(x)  h = Resize<mode="nearest">(r, , scales)': (0, INF),
+    's = Sigmoid(x)  h = Resize<mode="linear">(s, , scales)': (0, 1.0001),
+    's = Sigmoid(x)  h = Resize<mode="cubic">(s, , scales)': EVERYTHING,
+    's = Sigmoid(x)  h = Resize<mode="linear", extrapolation_value=2.0,'
+    ' coordinate_transformation_mode="tf_crop_and_resize">(s, roi, scales)': EVERYTHING,
 }  # fmt: skip
 
 
