@@ -36,13 +36,16 @@ class ConversionProcess:
     def __init__(self) -> None:
         _require_packages()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        # TensorFlow leaves source files where temporary files go, and a child that is killed
+        # removes none.
+        self._scratch = tempfile.TemporaryDirectory(prefix="bibench-", ignore_cleanup_errors=True)
         self._child = subprocess.Popen(
             [sys.executable, "-m", "bibench_deploy.targets.lce.conversion"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             env={**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
-                 "CUDA_VISIBLE_DEVICES": ""},
+                 "CUDA_VISIBLE_DEVICES": "", "TMPDIR": self._scratch.name},
             text=True,
         )  # fmt: skip
 
@@ -63,6 +66,7 @@ class ConversionProcess:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self._log.close()
+        self._scratch.cleanup()
 
     def convert(
         self, lowered: Path, directory: Path, *, turns_input: bool = True

@@ -79,6 +79,23 @@ def test_the_child_is_gone_after_the_block(child) -> None:
     assert started[0].stdout.closed
 
 
+WRITES = """
+import pathlib, tempfile
+pathlib.Path(tempfile.gettempdir(), "left.py").touch()
+""" + ANSWERS
+
+
+def test_what_the_child_leaves_among_temporary_files_goes_with_it(
+    child, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(conversion.tempfile, "tempdir", str(tmp_path))
+    child(WRITES)
+    with ConversionProcess() as process:
+        process.convert(tmp_path / "model.onnx", tmp_path)
+        assert len(list(tmp_path.rglob("left.py"))) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_the_child_is_gone_after_an_error_too(error, child) -> None:
     started = child("import time; time.sleep(60)")
