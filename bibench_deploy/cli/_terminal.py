@@ -20,9 +20,17 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
+# SIGHUP tells that the terminal was closed; Windows has no such signal.
+_ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
 @contextmanager
 def ending_on_terminate() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: children ended, nothing half-written left."""
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does.
+
+    Children are ended then, and nothing half-written is left. A signal that is ignored stays
+    so: that is what `nohup` asks for.
+    """
 
     def interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
         raise KeyboardInterrupt
@@ -30,11 +38,15 @@ def ending_on_terminate() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    heard = [number for number in _ENDINGS if before[number] is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 @contextmanager

@@ -42,13 +42,16 @@ def test_the_manifest_is_all_of_stdout_and_progress_is_on_stderr(networks) -> No
     assert {path.name for path in (networks / "out").iterdir()} == {"clean-lce"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_export_that_is_interrupted_ends_in_one_line_and_leaves_nothing(
     number, networks
 ) -> None:
     before = files_below(networks)
-    # A process started in the background may have inherited that SIGINT is ignored.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + BIBENCH
+    # A process started in the background may have inherited that these are ignored.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); " + BIBENCH
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, "export", "clean.onnx", "--target", "lce"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=networks,

@@ -16,11 +16,25 @@ def test_what_steers_a_terminal_is_not_printed(letter) -> None:
     assert printable(f"a{letter}b") == "a?b"
 
 
-def test_sigterm_interrupts_and_the_old_handler_comes_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP])
+def ending(request):
+    """A signal that ends a command, not ignored, as in a terminal."""
+    before = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_a_signal_to_end_interrupts_and_the_old_handler_comes_back(ending) -> None:
     with pytest.raises(KeyboardInterrupt), ending_on_terminate():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+        os.kill(os.getpid(), ending)
+    assert signal.getsignal(ending) is signal.SIG_DFL
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(ending) -> None:
+    signal.signal(ending, signal.SIG_IGN)
+    with ending_on_terminate():
+        os.kill(os.getpid(), ending)
+    assert signal.getsignal(ending) is signal.SIG_IGN
 
 
 def test_in_another_thread_handlers_are_left_alone() -> None:

@@ -79,10 +79,13 @@ def test_the_child_is_gone_after_the_block(child) -> None:
     assert started[0].stdout.closed
 
 
-WRITES = """
+WRITES = (
+    """
 import pathlib, tempfile
 pathlib.Path(tempfile.gettempdir(), "left.py").touch()
-""" + ANSWERS
+"""
+    + ANSWERS
+)
 
 
 def test_what_the_child_leaves_among_temporary_files_goes_with_it(
