@@ -298,11 +298,7 @@ class _Export:
             "source": self._source_facts(files["onnx"]["sha256"], is_twin),
             "options": self._options.to_json(),
             "input": written.input,
-            "output": {
-                "name": output.name,
-                "shape": list(shape_of(output)),
-                "dtype": "float32",
-            },
+            "output": {"name": output.name, **(written.output or _as_in_pytorch(output))},
             "files": files,
             "model_sha256": files["model"]["sha256"],
             "size_bytes": files["model"]["size_bytes"],
@@ -327,6 +323,13 @@ class _Export:
         if is_twin:
             facts.update(accuracy=None, trained=False)
         return facts
+
+
+def _as_in_pytorch(value: ir.Value) -> dict[str, Any]:
+    """Shape, layout and dtype of an output, as the manifest lists them."""
+    shape = list(shape_of(value))
+    layout = {2: "NC", 4: "NCHW"}.get(len(shape), "")  # of three axes: a sequence, or tokens
+    return {"shape": shape, "layout": layout, "dtype": "float32"}
 
 
 class _Answers:

@@ -140,6 +140,8 @@ class WrittenModel:
         execute: runs the written model.
         store_smaller: rewrites the model file with the storage that options ask for, and
             gives the model as it is then.
+        output: shape, layout and dtype of the model's own output, as the manifest lists them;
+            None where it is the source's.
     """
 
     files: dict[str, Path]
@@ -148,6 +150,7 @@ class WrittenModel:
     versions: dict[str, str]
     execute: Execute
     store_smaller: Callable[[WriteOptions], WrittenModel]
+    output: dict[str, Any] | None = None
 
 
 class Writer(Protocol):

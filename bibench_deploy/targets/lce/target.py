@@ -172,7 +172,7 @@ class _LceWriter:
         """What is in the file now, with the proof of residency."""
         tflite = directory / TFLITE_NAME
         converted = read_tflite(tflite)
-        entry = converted.tensors[converted.inputs[0]]
+        entry, end = (converted.tensors[ends[0]] for ends in (converted.inputs, converted.outputs))
         is_map = len(entry.shape) == 4
         is_rotated = bool(reply["is_rotated"])
         reads_rotated = is_rotated and is_map and options.input == "rotated"
@@ -189,7 +189,7 @@ class _LceWriter:
             input={
                 "name": lowered.graph.inputs[0].name,
                 "shape": list(entry.shape),
-                "layout": _layout(lowered),
+                "layout": _layout(lowered.graph.inputs[0]),
                 "dtype": entry.dtype,
                 "rotated": reads_rotated,
             },
@@ -207,6 +207,11 @@ class _LceWriter:
                 _has_channels_last(lowered.graph.outputs[0]),
             ),
             store_smaller=store_smaller,
+            output={
+                "shape": list(end.shape),
+                "layout": _layout(lowered.graph.outputs[0]),
+                "dtype": end.dtype,
+            },
         )
 
 
@@ -289,9 +294,12 @@ def _has_channels_last(value: ir.Value) -> bool:
     return len(shape_of(value)) == 4 or is_sequence(value)
 
 
-def _layout(lowered: ir.Model) -> str:
-    """The axes of the model's input, channels last where Keras has them there."""
-    entry = lowered.graph.inputs[0]
-    if len(shape_of(entry)) == 3:
-        return "NLC" if is_sequence(entry) else "NCL"
-    return "NHWC" if len(shape_of(entry)) == 4 else "NC"
+def _layout(value: ir.Value) -> str:
+    """The axes of the model's input or output, channels last where Keras has them there.
+
+    Nothing is known of an output of three axes that are as in PyTorch: they may be tokens.
+    """
+    rank = len(shape_of(value))
+    if rank == 3 and not is_sequence(value):
+        return "NCL" if value.is_graph_input() else ""
+    return {2: "NC", 3: "NLC", 4: "NHWC"}.get(rank, "")

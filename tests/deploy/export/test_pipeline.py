@@ -190,7 +190,9 @@ def test_the_manifest_tells_what_was_exported(exported) -> None:
         "rotated": False,
     }  # fmt: skip
     assert manifest["options"] == WriteOptions().to_json()
-    assert manifest["output"] == {"name": "output", "shape": [1, 5], "dtype": "float32"}
+    assert manifest["output"] == {
+        "name": "output", "shape": [1, 5], "layout": "NC", "dtype": "float32",
+    }  # fmt: skip
     assert manifest["model_sha256"] == manifest["files"]["model"]["sha256"]
     assert manifest["size_bytes"] == exported.model_path.stat().st_size
 
@@ -409,19 +411,36 @@ def test_what_torch_exports_of_strangers_networks_is_proved(exporter, tmp_path, 
     assert verification["parity"]["onnx_to_target"]["unexplained_flips"] == 0
 
 
+def test_a_map_that_comes_out_is_told_as_the_file_gives_it(make_proto, tmp_path) -> None:
+    weight = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
+    proto = make_proto(
+        "g (float[1,4,4,6] x) => (float[1,8,4,6] y) {"
+        " s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w) }",
+        w=weight,
+    )
+    onnx.save(proto, tmp_path / "map.onnx")
+    source = resolve_source(str(tmp_path / "map.onnx"))
+    artifact = export_source(source, target="onnx", out=tmp_path / "out", verify=False)
+    expected = {"name": "y", "shape": [1, 8, 4, 6], "layout": "NCHW", "dtype": "float32"}
+    assert artifact.manifest["output"] == expected
+
+
 def test_any_batch_of_an_onnx_file_exports(make_proto, tmp_path) -> None:
     weight = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
     for batch in ("N", "4"):
         proto = make_proto(
-            f"g (float[{batch},4,8,8] x) => (float[{batch},8,8,8] y) {{"
+            f"g (float[{batch},4,4,6] x) => (float[{batch},8,4,6] y) {{"
             " s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w) }",
             w=weight,
         )
         onnx.save(proto, tmp_path / "batch.onnx")
         source = resolve_source(str(tmp_path / "batch.onnx"))
         artifact = export_source(source, target="lce", out=tmp_path / "out")
-        assert artifact.manifest["input"]["shape"] == [1, 8, 8, 4]
-        assert artifact.manifest["output"]["shape"] == [1, 8, 8, 8]
+        assert artifact.manifest["input"]["shape"] == [1, 4, 6, 4]
+        # As LCE's file gives it, not as PyTorch does.
+        assert artifact.manifest["output"] == {
+            "name": "y", "shape": [1, 4, 6, 8], "layout": "NHWC", "dtype": "float32",
+        }  # fmt: skip
 
 
 def refused(make_proto, tmp_path, nodes: str, **arrays) -> Source:

@@ -129,7 +129,7 @@ def _artifact(
                 "layout": "NHWC",
                 "dtype": "float32",
             },
-            "output": {"name": "output", "shape": [1, 10], "dtype": "float32"},
+            "output": {"name": "output", "shape": [1, 10], "layout": "NC", "dtype": "float32"},
             "files": {
                 "model": {"path": "model.tflite", "sha256": digest, "size_bytes": size_bytes}
             },

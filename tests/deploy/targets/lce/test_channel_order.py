@@ -86,6 +86,8 @@ def test_a_network_of_sequences_computes_what_onnx_runtime_computes(
     written = write_lce(graph)
     assert written.input["shape"] == [1, length, 4]
     assert written.input["layout"] == "NLC"
+    layouts = {"a sequence": "NLC", "tokens": ""}
+    assert written.output["layout"] == layouts.get(end, "NC")
     inputs = seeded_inputs((1, 4, length), 3, 0)
     seen = written.execute(inputs)
     layers = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
