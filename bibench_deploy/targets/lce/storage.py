@@ -133,8 +133,7 @@ class _File:
             constant = self._constant(index)
             if constant is None or constant.nbytes < LEAST_BYTES or index in of_binary:
                 continue
-            # Half precision ends at 65504: what lies beyond would become infinite.
-            if np.abs(constant).max() < 65504:
+            if _keeps_precision(constant.reshape(self._graph.tensors[index].shape)):
                 yield index
 
     def _constant(self, index: int) -> npt.NDArray[np.float32] | None:
@@ -173,6 +172,28 @@ class _File:
             content = b"" if data is None else bytes(data)
             owner.buffer = places.setdefault(content, len(places))
         self._model.buffers = [_AlignedBuffer(content) for content in places]
+
+
+# Half of the last of half precision's eleven digits.
+_HALF_PRECISION = 2.0**-11
+
+
+def _keeps_precision(weight: npt.NDArray[np.float32]) -> bool:
+    """Whether half precision costs no channel more than its eleven digits.
+
+    It ends at 65504, where numbers become infinite, and has fewer digits below 2^-14, none
+    below 2^-25. What counts is the largest number that is used together with a small one: of
+    the same output channel or the same input channel, first or last here; in a row of one
+    number per channel, the number itself.
+    """
+    with np.errstate(over="ignore"):
+        error = np.abs(weight.astype(np.float16).astype(np.float32) - weight)
+    for axis in {0, weight.ndim - 1}:
+        others = tuple(other for other in range(weight.ndim) if other != axis)
+        largest = np.abs(weight).max(axis=others)
+        if not (error.max(axis=others) <= _HALF_PRECISION * largest).all():
+            return False
+    return True
 
 
 class _AlignedBuffer:

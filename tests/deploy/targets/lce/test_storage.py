@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from bibench_deploy.targets._target import WriteOptions
 from bibench_deploy.targets.lce import TARGET
 from bibench_deploy.targets.lce.flatbuffer import read_tflite
 from bibench_deploy.targets.lce.run_model import load_interpreter
+from bibench_deploy.targets.lce.storage import LEAST_BYTES
 
 RNG = np.random.default_rng(31)
 NETWORK = """g (float[1,8,8,8] x) => (y) {
@@ -187,6 +189,36 @@ def test_numbers_beyond_half_precision_stay_in_float32(make_graph, lce_writer, t
     layers = {layer["name"]: layer for layer in written.store_smaller(FORMS["float16"]).layers}
     assert (layers["point"]["actual_bits"], layers["stem"]["actual_bits"]) == (32, 16)
     assert np.isfinite(outputs_of(written.files["model"].read_bytes())).all()
+
+
+CHANNEL = np.arange(40)[:, None, None, None] == 7
+
+
+@pytest.mark.parametrize(
+    ("factor", "bits"),
+    [
+        (1e-8, 32),  # nothing would be left of them
+        (2e-6, 32),  # two or three digits would
+        (np.where(CHANNEL, 1e-7, 1), 32),  # of one output channel
+        (np.where((np.arange(CHANNELS) == 3)[:, None, None], 1e-7, 1), 32),  # of one input channel
+        (np.where(RNG.random((40, 160, 1, 1)) < 0.01, 1e-7, 1), 16),  # beside larger ones
+        (np.where(CHANNEL, 0, 1), 16),
+    ],
+)  # fmt: skip
+def test_numbers_too_small_for_half_precision_stay_in_float32(
+    factor, bits, make_graph, lce_writer, tmp_path
+) -> None:
+    small = WEIGHTS | {"w3": WEIGHTS["w3"] * factor}
+    written = lce_writer.write(TARGET.lower(make_graph(NETWORK, **small)), tmp_path)
+    layers = {layer["name"]: layer for layer in written.store_smaller(FORMS["float16"]).layers}
+    assert (layers["point"]["actual_bits"], layers["stem"]["actual_bits"]) == (bits, 16)
+
+
+def test_the_document_tells_from_which_size_on_weights_are_stored_smaller() -> None:
+    text = Path(__file__).parents[4].joinpath("docs", "export.md").read_text()
+    for option in ("--fully-connected int8", "--float-storage float16"):
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{option}`"))
+        assert f"{LEAST_BYTES // 4} or more" in row
 
 
 def test_a_network_without_float_weights_stays_as_it_is(make_graph, lce_writer, tmp_path) -> None:
