@@ -157,14 +157,19 @@ def _storage(manifest: dict[str, Any]) -> list[str]:
     if storage is None:
         return []
     options = manifest["options"]
-    forms = [
-        f"{options[field]} {title}"
-        for field, title in (("fully_connected", "fully connected"), ("float_storage", "storage"))
-        if options[field] != "float32"
-    ]
-    saved = (storage["exact_size_bytes"] - storage["size_bytes"]) / 1000
-    size = f"{abs(saved):,.1f} kB {'smaller' if saved >= 0 else 'larger'}"
-    return [f"{' and '.join(forms)}: {size}; {_cost(manifest['verification'])}"]
+    forms, lines = [], []
+    if (bits := options["fully_connected"]) != "float32":
+        if any(layer["actual_bits"] == 8 for layer in manifest["layers"]):
+            forms.append(f"{bits} fully connected")
+        else:
+            lines.append(f"no float fully connected layer is large enough for {bits}")
+    if options["float_storage"] != "float32":
+        forms.append(f"{options['float_storage']} storage")
+    if forms:
+        saved = (storage["exact_size_bytes"] - storage["size_bytes"]) / 1000
+        size = f"{abs(saved):,.1f} kB {'smaller' if saved >= 0 else 'larger'}"
+        lines.append(f"{' and '.join(forms)}: {size}; {_cost(manifest['verification'])}")
+    return lines
 
 
 def _unfused(cost: dict[str, Any] | None) -> list[str]:

@@ -281,11 +281,27 @@ STORED = {
 @pytest.mark.parametrize("form", STORED)
 def test_the_summary_says_what_smaller_storage_saves_and_costs(form, tmp_path, snapshot) -> None:
     artifact = artifact_of(tmp_path, storage=STORED[form])
+    artifact.manifest["layers"] = [{"actual_bits": 1}, {"actual_bits": 8}]
     artifact.manifest["options"] = {
         "input": "plain", "fully_connected": "int8", "float_storage": "float16",
     }  # fmt: skip
     (line,) = (line for line in summary(artifact).splitlines() if "  storage " in line)
     assert line == snapshot
+
+
+def test_the_summary_claims_no_8_bits_where_no_layer_has_them(tmp_path) -> None:
+    artifact = artifact_of(tmp_path, storage=STORAGE)
+    artifact.manifest["layers"] = [{"actual_bits": 1}, {"actual_bits": 32}, {"actual_bits": None}]
+    for float_storage in ("float32", "float16"):
+        artifact.manifest["options"] = {
+            "input": "plain", "fully_connected": "int8", "float_storage": float_storage,
+        }  # fmt: skip
+        first, *others = (
+            line for line in summary(artifact).splitlines() if line.startswith("  storage ")
+        )
+        assert first == "  storage    no float fully connected layer is large enough for int8"
+        assert [line[13:35] for line in others] == ["float16 storage: 2.1 k"] * len(others)
+        assert len(others) == (float_storage == "float16")
 
 
 @pytest.mark.parametrize(
