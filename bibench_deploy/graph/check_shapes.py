@@ -9,6 +9,11 @@ import onnx_ir as ir
 
 from bibench_deploy.errors import GraphError
 
+# What one tensor may hold: 2 GiB in float32, far beyond any image that a board sees.
+LARGEST_TENSOR = 2**29
+# Engines count rows and columns in 32 bits, and add up several of these.
+_LARGEST_STEP = 2**30
+_STEPS = ("dilations", "kernel_shape", "pads", "strides")
 _AGAIN = "the file is damaged or was edited: export the model again"
 
 
@@ -19,9 +24,11 @@ def check_shapes(model: ir.Model) -> None:
         model: a graph whose shapes have been inferred, and not taken from the file.
 
     Raises:
-        GraphError: names the first node that fits its inputs badly or has no static shape.
+        GraphError: names the first node that fits its inputs badly, has no static shape, or
+            gives more numbers than can be computed.
     """
     for node in model.graph:
+        _check_steps(node)
         if node.domain != "" or any(value.shape is None for value in _given(node)):
             continue
         if not all(value.shape is not None and value.shape.is_static() for value in _given(node)):
@@ -35,6 +42,25 @@ def check_shapes(model: ir.Model) -> None:
             raise GraphError(
                 f'node "{node.name}" ({node.op_type}) gives a tensor of no fixed size; '
                 "export a model whose sizes do not depend on what it is fed"
+            )
+        for value in node.outputs:
+            if value.shape is not None and math.prod(_sizes(value)) > LARGEST_TENSOR:
+                raise GraphError(
+                    f'node "{node.name}" ({node.op_type}) gives {_sizes(value)}, more numbers '
+                    "than can be computed; export the model for real images"
+                )
+
+
+def _check_steps(node: ir.Node) -> None:
+    for name in _STEPS:
+        attribute = node.attributes.get(name)
+        if attribute is None or attribute.type != ir.AttributeType.INTS:
+            continue
+        steps = list(attribute.as_ints())
+        if max(map(abs, steps), default=0) > _LARGEST_STEP:
+            raise GraphError(
+                f'node "{node.name}" ({node.op_type}) has {name} {steps}, beyond what any engine '
+                f"counts; {_AGAIN}"
             )
 
 

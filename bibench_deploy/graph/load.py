@@ -50,7 +50,8 @@ def load_graph(path: Path) -> ir.Model:
 
     Raises:
         GraphError: the file is missing, is not ONNX, fails the checker, is older than
-            opset 11, or has a shape that is not static apart from the batch.
+            opset 11 or newer than all that are known, has a shape that is not static apart
+            from the batch or is beyond what can be run, or gives a constant.
     """
     try:
         with _quiet():
@@ -77,14 +78,25 @@ def load_graph(path: Path) -> ir.Model:
 
 
 def _check_with_batch(model: ir.Model) -> None:
+    names = [value.name for value in model.graph.outputs]
     try:
         normalize(model)
         check_shapes(model)
+        _check_outputs(model, names)
     except GraphError as error:
         batch = "; ".join(notes(model))
         if not batch:
             raise
         raise GraphError(f"{error} ({batch}: export it for a batch of 1)") from error
+
+
+def _check_outputs(model: ir.Model, names: list[str | None]) -> None:
+    """Refuse a graph that computes nothing; a constant beside an output is for targets to judge."""
+    if names and all(constant_of(value) is not None for value in model.graph.outputs):
+        raise GraphError(
+            f'output "{names[0]}" does not depend on the input; '
+            "export a model that computes it from what it is fed"
+        )
 
 
 def notes(model: ir.Model) -> tuple[str, ...]:
@@ -164,6 +176,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     )
     if not proto.graph.node:
         raise GraphError(f"{path}: not an ONNX model: it holds no node")
+    if opset > (newest := onnx.defs.onnx_opset_version()):
+        raise UnfitGraphError(
+            "untested-opset",
+            f"opset {opset} is newer than all that are known here, up to {newest}",
+            "export the model with opset_version=21 or less",
+            f"{path}: ",
+        )
     if opset < OLDEST_OPSET:
         raise UnfitGraphError(
             "old-opset",

@@ -27,6 +27,18 @@ MISFITS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ("Conv<strides=[1099511627776,1]>(x, w)", r"has strides \[1099511627776, 1\], beyond what"),
+        ("Conv<pads=[99999,99999,99999,99999]>(x, w)", r"gives \[1, 5, 200002, 200002\], more num"),
+    ],
+)
+def test_what_no_engine_counts_or_holds_is_named(nodes, words, make_graph) -> None:
+    with pytest.raises(GraphError, match=rf'node "y" \(Conv\) {words}'):
+        make_graph(f"g (float[1,4,6,6] x) => (y) {{ y = {nodes} }}", **WEIGHTS)
+
+
 @pytest.mark.parametrize("case", MISFITS)
 def test_a_node_that_does_not_fit_its_inputs_is_named_with_their_shapes(case, make_graph) -> None:
     nodes, message = MISFITS[case]

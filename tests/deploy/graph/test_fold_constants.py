@@ -60,7 +60,9 @@ def test_shape_arithmetic_of_a_static_input_folds(make_graph, make_proto, run_gr
 
 
 def test_shape_that_is_an_output_stays_right(make_graph, run_graph) -> None:
-    model = make_graph("g (float[1,4,6,6] x) => (int64[4] y) { y = Shape(x) }")
+    model = make_graph(
+        "g (float[1,4,6,6] x) => (int64[4] y, float[1,4,6,6] z) { y = Shape(x)  z = Relu(x) }"
+    )
     assert run_graph(model, X).tolist() == [1, 4, 6, 6]
 
 
