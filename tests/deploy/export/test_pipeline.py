@@ -430,9 +430,10 @@ def test_any_batch_of_an_onnx_file_exports(make_proto, tmp_path) -> None:
     for batch in ("N", "4"):
         proto = make_proto(
             f"g (float[{batch},4,4,6] x) => (float[{batch},8,4,6] y) {{"
-            " s = Sign(x)  y = Conv<pads=[1,1,1,1]>(s, w) }",
-            w=weight,
-        )
+            " g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)"
+            " y = Conv<pads=[1,1,1,1]>(s, w) }",
+            w=weight, zero=0.0, one=1.0, minus=-1.0,
+        )  # fmt: skip
         onnx.save(proto, tmp_path / "batch.onnx")
         source = resolve_source(str(tmp_path / "batch.onnx"))
         artifact = export_source(source, target="lce", out=tmp_path / "out")
