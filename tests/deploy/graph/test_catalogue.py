@@ -426,8 +426,6 @@ LOOK_ALIKES = {
     "two steps": lambda x: torch.where(x > 0.7, 1.0, torch.where(x < -0.7, 1.0, -1.0)),
     "sum of two signs": lambda x: torch.sign(x) + torch.sign(x.roll(1, 2)),
     "always true": lambda x: torch.where(F.relu(x) >= 0, 1.0, -1.0),
-    "a step of other height per channel": lambda x: torch.sign(x) * torch.tensor(
-        [1.0, 2, 3, 4, 5, 6]).reshape(1, 6, 1, 1),
 }  # fmt: skip
 
 
@@ -447,6 +445,7 @@ def test_what_only_looks_binary_is_not_recognised(name, look_alikes) -> None:
 PRODUCTS = {
     "signs of two tensors": lambda x: torch.sign(x) * torch.sign(x.roll(1, 2)),
     "a factor per pixel": lambda x: torch.sign(x) * x.abs().mean(1, keepdim=True),
+    "a constant per channel": lambda x: torch.sign(x) * torch.arange(1.0, 7).reshape(1, 6, 1, 1),
 }
 
 
