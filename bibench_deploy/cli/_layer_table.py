@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -30,14 +31,14 @@ def layer_table(layers: list[dict[str, Any]]) -> str:
         layers: of the manifest.
     """
     if not sys.stdout.isatty():
-        return _plain(_rows(layers, _LONGEST_NAME))
-    columns = shutil.get_terminal_size().columns
+        return columns(_rows(layers, _LONGEST_NAME), _FLUSH_LEFT)
+    width = shutil.get_terminal_size().columns
     for tells_fused in (True, False):
         rest = _rows(layers, 0, tells_fused=tells_fused)
         used = sum(_widths(rest)[1:]) + _SEPARATOR * (len(_TITLES) - 1)
-        if columns - used >= _SHORTEST_NAME:
+        if width - used >= _SHORTEST_NAME:
             break
-    name = max(_SHORTEST_NAME, min(_LONGEST_NAME, columns - used))
+    name = max(_SHORTEST_NAME, min(_LONGEST_NAME, width - used))
     return _drawn(_rows(layers, name, tells_fused=tells_fused))
 
 
@@ -47,10 +48,10 @@ def _rows(layers: list[dict[str, Any]], name: int, *, tells_fused: bool = True) 
     for _, group in groupby(layers, key=_alike):
         alike = list(group)
         if len(alike) < _LEAST_GROUP:
-            rows += [_row(layer, _cut(layer["name"], name), tells_fused) for layer in alike]
+            rows += [_row(layer, cut(layer["name"], name), tells_fused) for layer in alike]
         else:
             half = (name - 3) // 2
-            ends = f"{_cut(alike[0]['name'], half)} … {_cut(alike[-1]['name'], half)}"
+            ends = f"{cut(alike[0]['name'], half)} … {cut(alike[-1]['name'], half)}"
             rows.append(_row(alike[0], ends, tells_fused, f"{len(alike)} × "))
     return rows
 
@@ -75,11 +76,11 @@ def _row(layer: dict[str, Any], name: str, tells_fused: bool, times: str = "") -
     )
 
 
-def _cut(name: str, length: int) -> str:
+def cut(name: str, length: int) -> str:
     """A name of at most `length` letters, its middle left out.
 
     Example:
-        >>> _cut("features.stage1.block2.conv1", 15)
+        >>> cut("features.stage1.block2.conv1", 15)
         'feature…2.conv1'
     """
     if len(name) <= length:
@@ -88,15 +89,21 @@ def _cut(name: str, length: int) -> str:
     return f"{name[: kept // 2]}…{name[len(name) - (kept - kept // 2) :]}"
 
 
-def _widths(rows: list[_Row]) -> list[int]:
-    return [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
+def _widths(rows: Sequence[_Row]) -> list[int]:
+    return [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
 
-def _plain(rows: list[_Row]) -> str:
+def columns(rows: Sequence[_Row], flush_left: int) -> str:
+    """Rows of cells as plain text.
+
+    Args:
+        rows: the heading, and the others; all of one length.
+        flush_left: how many columns are flush left; the others are flush right.
+    """
     lines, widths = [], _widths(rows)
     for row in rows:
         cells = [
-            text.ljust(width) if column < _FLUSH_LEFT else text.rjust(width)
+            text.ljust(width) if column < flush_left else text.rjust(width)
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append((" " * _SEPARATOR).join(["", *cells]).rstrip())

@@ -14,6 +14,7 @@ from bibench_deploy.cli import (
     demo,
     devices,
     export,
+    inspect,
     lint,
     profile,
     report,
@@ -116,6 +117,7 @@ app.command()(train.train)
 app.command()(export.export)
 app.command()(lint.lint)
 app.command()(rule.rule)
+app.command()(inspect.inspect)
 app.add_typer(devices.app, name="devices")
 app.add_typer(runtimes.app, name="runtimes")
 app.command()(profile.profile)

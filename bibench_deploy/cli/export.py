@@ -68,6 +68,20 @@ def export(
     float_storage: Annotated[
         Literal["float32", "float16"], typer.Option(help="How all other float weights are stored.")
     ] = "float32",
+    padding: Annotated[
+        Literal["refuse", "exact", "minus-one"],
+        typer.Option(
+            help="Zero padding on an engine that pads with −1: refuse it, correct the border "
+            "(exact), or pad with −1 (minus-one: other outputs)."
+        ),
+    ] = "refuse",
+    allow_mean_shift: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mean-shift",
+            help="Fold constants before a sign (ReActNet) where the engine has no place for them.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the manifest on stdout instead of a summary.")
     ] = False,
@@ -97,6 +111,8 @@ def export(
                 input=input_form,
                 fully_connected=fully_connected,
                 float_storage=float_storage,
+                padding=padding,
+                allow_mean_shift=allow_mean_shift,
             ),
             progress=say,
         )
@@ -134,6 +150,7 @@ def summary(artifact: Artifact) -> str:
     if (accuracy := verification["accuracy"]) is not None:
         rows.append(("accuracy", _answers(accuracy)))
     rows += [("storage", line) for line in _storage(manifest)]
+    rows += [("padding", line) for line in _padding(verification)]
     rows += [("unfused", line) for line in _unfused(verification.get("unfused_scales"))]
     rows += _input(manifest)
     rows += [
@@ -172,6 +189,28 @@ def _storage(manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _padding(verification: dict[str, Any]) -> list[str]:
+    """What becomes of zero padding that the engine has not."""
+    padding = verification.get("padding")
+    if padding is None:
+        return []
+    if padding["mode"] == "exact":
+        cost = f"{padding['size_bytes'] / 1000:,.1f} kB and {padding['adds']:,} additions more"
+        return [f"zeros kept by a constant at the border of {padding['layers']} layers: {cost}"]
+    text = "−1 in place of zeros, so the outputs are others than the source's"
+    accuracy, cost = verification["accuracy"], padding["cost"]
+    before = None
+    if accuracy is not None:
+        before = accuracy.get("torch_correct", accuracy.get("onnx_correct"))
+    if accuracy is not None and before is not None:
+        percent = 100 * before / accuracy["images"]
+        after = accuracy["target_percent"]
+        return [f"{text}: {percent:.2f} → {after:.2f} % on {accuracy['images']} images"]
+    if cost is None:
+        return [f"{text}; by how much was not measured (--no-verify)"]
+    return [f"{text}: {_changed_outputs(cost)}"]
+
+
 def _unfused(cost: dict[str, Any] | None) -> list[str]:
     """What scales cost that run as float operators behind their layers."""
     if cost is None:
@@ -188,6 +227,11 @@ def _cost(verification: dict[str, Any]) -> str:
     if exact is not None:
         now = verification["accuracy"]["target_percent"]
         return f"{exact['target_percent']:.2f} → {now:.2f} % on {exact['images']} images"
+    return _changed_outputs(cost)
+
+
+def _changed_outputs(cost: dict[str, Any]) -> str:
+    """What a change that is not exact does to the answers on random inputs."""
     alike = round(cost["top1_agreement"] * cost["inputs"])
     flips = "" if cost["flip_rate"] is None else f", {100 * cost['flip_rate']:.2g} % of signs flip"
     return (

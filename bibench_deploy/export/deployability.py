@@ -28,7 +28,7 @@ def granularity_of(algorithm: Algorithm) -> Granularity:
 
 
 def targets_for(algorithm: Algorithm) -> list[str]:
-    """The targets that hold a convolution of this algorithm, by name.
+    """The targets that hold a convolution of this algorithm by default, by name.
 
     Example:
         >>> from bibench_train import algorithms
@@ -36,4 +36,10 @@ def targets_for(algorithm: Algorithm) -> list[str]:
         []
     """
     granularity = granularity_of(algorithm)
-    return [name for name in targets.names() if granularity in targets.load(name).held_scales]
+    found = [targets.load(name) for name in targets.names()]
+    return [
+        target.name
+        for target in found
+        if granularity in target.held_scales
+        and (target.holds_mean_shift or not algorithm.shifts_input)
+    ]

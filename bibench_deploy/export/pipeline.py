@@ -45,8 +45,8 @@ from bibench_deploy.targets._target import (
     Writer,
     WrittenModel,
 )
+from bibench_deploy.verify.output_cost import measure_output_cost
 from bibench_deploy.verify.parity import Comparison, Observation, Parity, proof_inputs
-from bibench_deploy.verify.storage_cost import measure_storage_cost
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,13 @@ def export_source(
         compared = inputs if verify else None
         model = None if reference is None else reference.model
         export = _Export(source, model, writer_target, writer, options, compared, progress)
-        export.write(graph, comparison, directory, linted, compare_with_torch)
+        changed = writer_target.changed(graph, options)
+        if changed is None:
+            export.write(graph, comparison, directory, linted, compare_with_torch)
+        else:
+            # The proof is of the network that was asked for; how far it is from this one is told.
+            changes = Comparison(changed, inputs)
+            export.write(changed, changes, directory, linted, compare_with_torch, comparison)
         if baseline and not binary_convs(graph):
             progress("no binary layer, so it is its own FP32 twin")
         elif baseline:
@@ -208,8 +214,18 @@ class _Export:
         directory: Path,
         linted: LintResult | None,
         compare_with_torch: Callable[[], Parity | None],
+        original: Comparison | None = None,
     ) -> None:
-        """Lower, convert and prove one graph, and write its manifest; no lint means the twin."""
+        """Lower, convert and prove one graph, and write its manifest.
+
+        Args:
+            graph: what the file shall compute.
+            comparison: of that graph.
+            directory: where the files go.
+            linted: what lint said of it; None for the twin.
+            compare_with_torch: proves that PyTorch computes what the source's graph does.
+            original: of the source's graph, where `graph` is to compute something else.
+        """
         is_twin = linted is None
         subject = "the FP32 twin" if is_twin else "the model"
         self._progress(f"converting {subject} for {self._target.title}")
@@ -237,7 +253,7 @@ class _Export:
                 "onnx_to_target": onnx_to_target.to_json(),
             }
         test_set = None if seen is None or is_twin else self._source.test_set
-        answers = None if test_set is None else _Answers(test_set, self._model)
+        answers = None if test_set is None else _Answers(test_set, self._model, original)
         accuracy = self._test(answers, written.execute)
         storage, unfused = None, None
         if not is_twin and self._options.allow_unfused_scales:
@@ -247,6 +263,9 @@ class _Export:
         if not is_twin and not self._options.is_exact:
             written, storage = self._store_smaller(written, seen, accuracy)
             accuracy = self._test(answers, written.execute)
+        padding = written.padding
+        if original is not None:
+            padding = self._cost_of_change(original, seen)
         # Written layers are those of the source, and so are those that were meant to be binary.
         resident = [layer["name"] for layer in written.layers if layer["actual_bits"] == 1]
         verification = {
@@ -255,6 +274,7 @@ class _Export:
             "accuracy": accuracy,
             "storage": storage,
             "unfused_scales": unfused,
+            "padding": padding,
         }
         write_manifest(directory, self._manifest(graph, directory, written, linted, verification))
 
@@ -264,6 +284,7 @@ class _Export:
         """Store float weights in fewer bits; gives the smaller model, and what that costs."""
         self._progress("storing float weights in fewer bits")
         exact_size = written.files["model"].stat().st_size
+        assert written.store_smaller is not None  # the options were checked
         smaller = written.store_smaller(self._options)  # takes the exact file's place
         storage: dict[str, Any] = {
             "exact_size_bytes": exact_size,
@@ -272,9 +293,17 @@ class _Export:
             "exact_accuracy": accuracy,
         }
         if seen is not None and self._inputs is not None:
-            cost = measure_storage_cost(seen, smaller.execute(self._inputs))
+            cost = measure_output_cost(seen, smaller.execute(self._inputs))
             storage["cost"] = cost.to_json()
         return smaller, storage
+
+    def _cost_of_change(self, original: Comparison, seen: Execution | None) -> dict[str, Any]:
+        """What another padding than the source's does to the outputs; fails nothing."""
+        cost = None if seen is None else measure_output_cost(Execution(original.outputs, {}), seen)
+        return {
+            "mode": self._options.padding,
+            "cost": None if cost is None else cost.to_json(),
+        }
 
     def _manifest(
         self,
@@ -333,22 +362,34 @@ def _as_in_pytorch(value: ir.Value) -> dict[str, Any]:
 
 
 class _Answers:
-    """The held-out images, and PyTorch's answers to them; fetched when first asked for."""
+    """The held-out images, and the source's answers to them; fetched when first asked for.
+
+    Args:
+        test_set: gives images and labels.
+        model: the source, where it is a module.
+        original: of the source's graph, where the written model is to compute something else.
+    """
 
     def __init__(
         self,
         test_set: Callable[[], tuple[_Array, _Labels]],
         model: torch.nn.Module | None,
+        original: Comparison | None,
     ) -> None:
         self._test_set = test_set
         self._model = model
+        self._original = original
         self._found: tuple[_Array, _Labels, _Labels | None] | None = None
 
     def compare(self, execute: Execute) -> dict[str, Any]:
-        """How many images a written model and PyTorch answer rightly, and alike."""
+        """How many images a written model and the source answer rightly, and alike."""
         if self._found is None:
             images, labels = self._test_set()
-            expected = None if self._model is None else answer(self._model, images)
+            expected = None
+            if self._model is not None:
+                expected = answer(self._model, images)
+            elif self._original is not None:
+                expected = self._original.run(images).argmax(axis=1)
             self._found = images, labels, expected
         images, labels, expected = self._found
         answers = execute(images, wants_signs=False).outputs.argmax(axis=1)
@@ -359,7 +400,8 @@ class _Answers:
             "target_percent": round(100 * correct / len(labels), 2),
         }
         if expected is not None:
-            result["torch_correct"] = int((expected == labels).sum())
+            engine = "onnx" if self._model is None else "torch"
+            result[f"{engine}_correct"] = int((expected == labels).sum())
             result["same_answers"] = int((answers == expected).sum())
         return result
 

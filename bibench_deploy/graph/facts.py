@@ -55,7 +55,8 @@ class BinaryConvFacts:
         scale_source: name of the tensor that a dynamic factor is computed into, else None.
         is_rescaled_by_activation: whether that factor is computed from the layer's own input.
         has_batch_norm: whether a BatchNormalization follows that the scale can fold into.
-        has_mean_shift: whether the binarized tensor is a sum with a constant per channel.
+        has_mean_shift: whether the binarized tensor is a sum with a constant per channel that
+            is not a layer's bias.
         consumers: operators that read the output, constant factors and batch norm passed.
     """
 
@@ -535,4 +536,13 @@ def _is_shifted(source: ir.Value) -> bool:
     if node is None or node.op_type not in ("Add", "Sub"):
         return False
     constant = _constant_operand(node)
-    return constant is not None and bool(constant.any())
+    return constant is not None and bool(constant.any()) and not _is_bias(node)
+
+
+def _is_bias(add: ir.Node) -> bool:
+    """Whether an Add of constants ends a layer, as its bias or a batch norm written out."""
+    node: ir.Node | None = add
+    while node is not None and node.op_type in ("Add", "Sub", "Mul", "Div"):
+        values = [value for value in node.inputs if constant_of(value) is None]
+        node = values[0].producer() if len(values) == 1 and values[0] is not None else None
+    return node is not None and node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -45,6 +45,16 @@ def binarized_tensor(conv: BinaryConv) -> ir.Value:
     return _marked_path(conv)[0]
 
 
+def sign_base(compare: ir.Node) -> ir.Value:
+    """The tensor that a sign in canonical form is of, in front of what only moves its numbers."""
+    value = compare.inputs[0]
+    assert value is not None
+    while (node := value.producer()) is not None and LAYOUT in node.metadata_props:
+        assert node.inputs[0] is not None
+        value = node.inputs[0]
+    return value
+
+
 def sign_places(model: ir.Model, conv: BinaryConv) -> npt.NDArray[np.int64]:
     """Which element of the binarized tensor, flattened, each number before the sign is.
 

@@ -131,7 +131,7 @@ class Block:
         warmup_settled: whether those had come to take the same time; None where nothing looked.
         other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
             None where unknown.
-        init_ms: from the model's bytes to an interpreter that can run.
+        init_ms: from the model's bytes to an interpreter that can run; None where unknown.
         peak_memory_mib: of the process; None where unknown.
         note: what a reader of the figure must know, or None.
         aggregate: what a runner that keeps no samples gives in their place, else None.
@@ -144,7 +144,7 @@ class Block:
     warmup_count: int
     warmup_settled: bool | None
     other_load: float | None
-    init_ms: float
+    init_ms: float | None
     peak_memory_mib: float | None
     note: str | None
     aggregate: Aggregate | None = None
@@ -167,7 +167,7 @@ class Cell:
         warmup_count: inferences before them, over all blocks.
         latency_ms: of one inference.
         other_load: median over blocks; None where unknown.
-        init_ms: median over blocks.
+        init_ms: median over blocks; None where unknown.
         peak_memory_mib: largest of the blocks; None where unknown.
         verdict: `stable`, `noisy`, `throttled` or `emulated`.
         reason: of the verdict.
@@ -184,7 +184,7 @@ class Cell:
     warmup_count: int
     latency_ms: Latency
     other_load: float | None
-    init_ms: float
+    init_ms: float | None
     peak_memory_mib: float | None
     verdict: str
     reason: str
@@ -252,6 +252,7 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
     verdict = judge(latency_ms, len(blocks), settled, other_load, drifted)
     if is_emulated:
         verdict = EMULATED
+    starts = [block.init_ms for block in blocks if block.init_ms is not None]
     memory = [block.peak_memory_mib for block in blocks if block.peak_memory_mib is not None]
     return Cell(
         key=blocks[0].key,
@@ -261,7 +262,7 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
         warmup_count=sum(block.warmup_count for block in blocks),
         latency_ms=latency_ms,
         other_load=other_load,
-        init_ms=median(block.init_ms for block in blocks),
+        init_ms=median(starts) if starts else None,
         peak_memory_mib=max(memory, default=None),
         verdict=verdict.name,
         reason=verdict.reason,
@@ -584,7 +585,7 @@ def _block(line: _Line, key: CellKey, usual_runtime: Mapping[str, Any]) -> Block
         warmup_count=line.get("warmup_count", int),
         warmup_settled=line.get_or_none("warmup_settled", bool),
         other_load=line.get_or_none("other_load", float),
-        init_ms=line.get("init_ms", float),
+        init_ms=line.get_or_none("init_ms", float),
         peak_memory_mib=line.get_or_none("peak_memory_mib", float),
         note=line.get_or_none("note", str),
         aggregate=aggregate,
@@ -626,7 +627,7 @@ def _cell(line: _Line, key: CellKey) -> Cell:
             iqr_ms=latency.get_or_none("iqr_ms", float),
         ),
         other_load=line.get_or_none("other_load", float),
-        init_ms=line.get("init_ms", float),
+        init_ms=line.get_or_none("init_ms", float),
         peak_memory_mib=line.get_or_none("peak_memory_mib", float),
         verdict=verdict,
         reason=line.get("reason", str),

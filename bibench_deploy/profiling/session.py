@@ -136,7 +136,7 @@ def plan_profile(
         ValueError: no folder, no thread count, or one below 1.
         ArtifactError: a folder is no artifact, or a file of it is not the exported one.
         UnknownNameError: no such device or preset, or nothing runs artifacts of this target.
-        DeviceError: a devices.toml is damaged.
+        DeviceError: a devices.toml is damaged, or a target's engine has no threads.
     """
     if not directories:
         raise ValueError("at least one artifact is needed")
@@ -153,6 +153,14 @@ def plan_profile(
             # A float model may be its own twin.
             if twin_id != id_:
                 twins[id_] = twin_id
+    for artifact in artifacts.values():
+        reasons = [runner.one_thread for runner in runners_for(artifact.target)]
+        if max(threads) > 1 and all(reasons):
+            counts = ",".join(str(count) for count in threads)
+            raise DeviceError(
+                f"{artifact.name} for {artifact.target} cannot run with --threads {counts}: "
+                f"{reasons[0]}; give --threads 1"
+            )
     found_device = find_device(device)
     found_preset = find_preset(preset)
     cells = tuple(

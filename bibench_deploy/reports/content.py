@@ -159,6 +159,7 @@ class Model:
         is_twin: whether it is only there to be compared with.
         is_binarized: whether it holds layers meant to be 1-bit.
         is_trained: None where the source cannot say, as with an .onnx file.
+        is_changed: whether it was exported to compute something else than its source does.
         is_untrained: whether it, or the model that it is the twin of, is known to be untrained.
         accuracy: percent, of the run that it was exported from; None when untrained.
         images: how many held-out images the accuracy is over.
@@ -186,6 +187,7 @@ class Model:
     is_twin: bool
     is_binarized: bool
     is_trained: bool | None
+    is_changed: bool
     is_untrained: bool
     accuracy: float | None
     images: int | None
@@ -559,6 +561,7 @@ def _model(
         is_twin=_is_twin(entry),
         is_binarized=residency.intended > 0,
         is_trained=source.get("trained"),
+        is_changed=_is_changed(manifest),
         is_untrained=is_untrained,
         accuracy=source.get("accuracy") if has_accuracy else None,
         images=source.get("accuracy_images"),
@@ -617,6 +620,11 @@ def _storage_in_theory(manifest: Mapping[str, Any]) -> SizeByPart | None:
     binary = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] == 1)
     other = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] != 1)
     return SizeByPart(-(-binary // 8), 4 * other, 0, 0) if layers else None
+
+
+def _is_changed(manifest: Mapping[str, Any]) -> bool:
+    padding = (manifest.get("verification") or {}).get("padding") or {}
+    return padding.get("mode") == "minus-one"
 
 
 def _parity(manifest: Mapping[str, Any]) -> Parity | None:

@@ -263,6 +263,9 @@ def summary(report: Report) -> str:
     clauses.append(_parity_clause(model))
     if model.is_untrained:
         clauses.append(f"has {UNTRAINED}")
+    elif model.is_changed:
+        if model.held_out is not None:
+            clauses.append(f"is {percent(model.held_out.percent)} accurate")
     elif model.accuracy is not None:
         beside = f" (FP32: {percent(model.fp32_accuracy)})" if model.fp32_accuracy else ""
         clauses.append(f"is {percent(model.accuracy)} accurate{beside}")
@@ -271,6 +274,8 @@ def summary(report: Report) -> str:
 
 
 def _parity_clause(model: Model) -> str:
+    if model.is_changed:
+        return "pads with −1 where its source pads with zeros, so it gives other answers"
     if model.parity is None:
         return "was not checked for parity"
     if model.parity.is_agreed:

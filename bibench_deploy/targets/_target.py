@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.graph.description import FileDescription
 from bibench_deploy.targets._size_by_part import SizeByPart
 
 _Array = npt.NDArray[np.float32]
@@ -30,12 +31,18 @@ class WriteOptions:
             is four times smaller and not exact.
         float_storage: how all other float weights are stored; `float16` is twice smaller
             and not exact.
+        padding: what becomes of padding that an engine without a zero cannot hold: `refuse` it,
+            correct its border (`exact`), or pad with −1 (`minus-one`), which gives other outputs.
+        allow_mean_shift: whether a constant per channel in front of a sign is held where the
+            engine has no place of its own for it.
     """
 
     allow_unfused_scales: bool = False
     input: Literal["plain", "rotated"] = "plain"
     fully_connected: Literal["float32", "int8"] = "float32"
     float_storage: Literal["float32", "float16"] = "float32"
+    padding: Literal["refuse", "exact", "minus-one"] = "refuse"
+    allow_mean_shift: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -139,7 +146,8 @@ class WrittenModel:
         versions: package → version of what took part.
         execute: runs the written model.
         store_smaller: rewrites the model file with the storage that options ask for, and
-            gives the model as it is then.
+            gives the model as it is then; None where the target has no such option.
+        padding: what exact padding costs where the engine has none, as the manifest lists it.
         output: shape, layout and dtype of the model's own output, as the manifest lists them;
             None where it is the source's.
     """
@@ -149,7 +157,8 @@ class WrittenModel:
     input: dict[str, Any]
     versions: dict[str, str]
     execute: Execute
-    store_smaller: Callable[[WriteOptions], WrittenModel]
+    store_smaller: Callable[[WriteOptions], WrittenModel] | None = None
+    padding: dict[str, Any] | None = None
     output: dict[str, Any] | None = None
 
 
@@ -179,7 +188,10 @@ class Writer(Protocol):
         ...
 
     def measure_unfused_scales(
-        self, lowered: ir.Model, written: WrittenModel, options: WriteOptions = DEFAULT_OPTIONS
+        self,
+        lowered: ir.Model,  # noqa: ARG002 - who has such scales overrides this
+        written: WrittenModel,  # noqa: ARG002
+        options: WriteOptions = DEFAULT_OPTIONS,  # noqa: ARG002
     ) -> dict[str, Any] | None:
         """What scales cost that the engine does not fuse; None where it fuses all of them.
 
@@ -188,7 +200,7 @@ class Writer(Protocol):
             written: what `write` gave for it; before its weights are stored in fewer bits.
             options: what the user chose.
         """
-        ...
+        return None
 
 
 class Target(Protocol):
@@ -202,6 +214,10 @@ class Target(Protocol):
     options: frozenset[str]
     #: What exactly 0 becomes where a model says neither +1 nor −1; 0 where it stays what it is.
     sign_of_zero: int = 1
+    #: How the names of its model files end, for `bibench inspect`.
+    suffix: str = ""
+    #: Whether a constant per channel in front of a sign is held without being asked for.
+    holds_mean_shift: bool = True
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """Every reason why the target cannot hold a model; empty where it can.
@@ -213,6 +229,22 @@ class Target(Protocol):
     def examine(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> Examination:
         """The refusals, and what else a user should know before the export."""
         return Examination(self.refusals(model, options), [])
+
+    def describe(self, path: Path) -> FileDescription:
+        """What is in one of its model files, a file that ends in `suffix`.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def changed(
+        self,
+        model: ir.Model,  # noqa: ARG002 - who has such an option overrides this
+        options: WriteOptions,  # noqa: ARG002
+    ) -> ir.Model | None:
+        """The network that the file will compute in place of `model`, if another was asked for."""
+        return None
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy of the model in the form that this target writes."""

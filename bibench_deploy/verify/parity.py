@@ -144,8 +144,13 @@ class Comparison:
         return GraphRunner(self._model, forced=True)
 
     @cached_property
-    def _outputs(self) -> _Array:
-        return self._plain.run(self._inputs)
+    def outputs(self) -> _Array:
+        """What the graph itself gives for the inputs: [N, …]."""
+        return self.run(self._inputs)
+
+    def run(self, inputs: _Array) -> _Array:
+        """What the graph itself gives for other inputs: [N, …]."""
+        return self._plain.run(inputs)
 
     def with_engine(self, observed: Observation, engine: str) -> Parity:
         """Compare an engine's outputs and signs with the graph's, run by ONNX Runtime.
@@ -157,7 +162,7 @@ class Comparison:
         Raises:
             ParityError: a flip, or a difference of outputs, that rounding does not explain.
         """
-        inputs, own_outputs = self._inputs, self._outputs
+        inputs, own_outputs = self._inputs, self.outputs
         if own_outputs.shape != observed.outputs.shape:
             raise ParityError(
                 f"{engine} gives outputs {list(observed.outputs.shape)}, the ONNX graph "
@@ -178,12 +183,12 @@ class Comparison:
 
     @property
     def _largest_output(self) -> float:
-        return float(np.abs(self._outputs).max())
+        return float(np.abs(self.outputs).max())
 
     def _check_hidden_signs(self, observed: Observation, engine: str) -> None:
         """Judge outputs alone: a sign that lies within rounding of zero may have flipped."""
         inputs, largest = self._inputs, self._largest_output
-        errors = np.abs(self._outputs - observed.outputs).reshape(len(inputs), -1).max(axis=1)
+        errors = np.abs(self.outputs - observed.outputs).reshape(len(inputs), -1).max(axis=1)
         for row in np.flatnonzero(errors > ROUNDING * max(largest, 1.0)):
             if self._plain.nearest_sign(inputs[row : row + 1]) > SIGN_ROUNDING:
                 raise ParityError(

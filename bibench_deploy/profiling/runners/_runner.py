@@ -32,7 +32,7 @@ class Measured:
             warms up by number or time, and does not look.
         other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
             None where unknown.
-        init_ms: from the model's bytes to an interpreter that can run.
+        init_ms: from the model's bytes to an interpreter that can run; None where unknown.
         peak_memory_mib: most memory that the process had resident; None where unknown.
         runtime: `name`, `version`, `sha256`, `binary_kernel`, `float_kernel` and what else
             the figures depend on.
@@ -44,7 +44,7 @@ class Measured:
     warmup_count: int
     warmup_settled: bool | None
     other_load: float | None
-    init_ms: float
+    init_ms: float | None
     peak_memory_mib: float | None
     runtime: dict[str, Any]
     note: str | None
@@ -83,11 +83,13 @@ class Runner(ABC):
         target: whose artifacts it runs. Several runners may share one; the first by name that
             has no obstacle on a device is the one used there.
         program: what it needs that bibench does not come with; None for nothing.
+        one_thread: why it runs on one thread alone; empty where it takes any number.
     """
 
     name: str
     target: str
     program: Program | None = None
+    one_thread: str = ""
 
     @abstractmethod
     def obstacle(self, environment: Environment) -> str | None:

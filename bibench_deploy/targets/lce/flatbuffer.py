@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from flatbuffers import number_types
+from flatbuffers import flexbuffers, number_types
 from flatbuffers.table import Table
 
 from bibench_deploy.errors import ArtifactError
 from bibench_deploy.targets.lce.operator_names import OPERATOR_NAMES
 
 _CUSTOM = 32
+# Types of options that begin with a padding: Conv2D, DepthwiseConv2D, Pool2D, TransposeConv.
+_PADDED = frozenset([1, 2, 5, 49])
+_PADDINGS = {0: "SAME", 1: "VALID"}
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 4: "int64", 6: "bool", 9: "int8"}
 
 
@@ -37,13 +40,15 @@ class TfliteTensor:
 class TfliteOperator:
     """An operator: its name (custom ones by their own), indices of its tensors, and the options.
 
-    Only a custom operator has `options`, in a form of its own.
+    Only a custom operator has `options`, in a form of its own. `padding` is SAME or VALID, with
+    the number for a binary convolution; empty without.
     """
 
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: bytes
+    padding: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,25 @@ def _read(content: bytes) -> TfliteModel:
             _indices(entry, 1),
             _indices(entry, 2),
             _vector(entry, 5, np.dtype("u1")).tobytes(),
+            _padding(entry),
         )
         for entry in _tables(graph, 3)
     )
     return TfliteModel(tuple(tensors), operators, _indices(graph, 1), _indices(graph, 2))
+
+
+def _padding(entry: Table) -> str:
+    kind = _number(entry, 3, number_types.Uint8Flags, 0)
+    offset = entry.Offset(_slot(4))
+    if kind in _PADDED and offset:
+        options = Table(entry.Bytes, entry.Indirect(entry.Pos + offset))
+        return _PADDINGS.get(_number(options, 0, number_types.Int8Flags, 0), "")
+    custom = _vector(entry, 5, np.dtype("u1")).tobytes()
+    # LCE keeps the options of its operators in a map of FlexBuffers.
+    if kind == 0 and b"pad_values" in custom:
+        values = flexbuffers.Loads(bytearray(custom))
+        return f"{_PADDINGS.get(values['padding'], '')} of {values['pad_values']}"
+    return ""
 
 
 def _operator_name(code: Table) -> str:

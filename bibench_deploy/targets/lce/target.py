@@ -16,6 +16,7 @@ from onnx_ir.passes.common import NameFixPass
 
 from bibench_deploy.artifact import writing
 from bibench_deploy.errors import MissingExtraError
+from bibench_deploy.graph.description import FileDescription
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
@@ -51,6 +52,7 @@ from bibench_deploy.targets.lce.capabilities import HELD_SCALES, refusals
 from bibench_deploy.targets.lce.channel_order import is_sequence
 from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, ConversionProcess
 from bibench_deploy.targets.lce.costs import costs
+from bibench_deploy.targets.lce.description import describe_tflite
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
 from bibench_deploy.targets.lce.layers import account_layers
 from bibench_deploy.targets.lce.padding import fit_padding, plan_padding
@@ -75,6 +77,7 @@ class LceTarget(Target):
     title = "Larq Compute Engine"
     held_scales = HELD_SCALES
     options = frozenset({"allow_unfused_scales", "input", "fully_connected", "float_storage"})
+    suffix = ".tflite"
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """See `capabilities.refusals`."""
@@ -85,6 +88,10 @@ class LceTarget(Target):
         lowered = self.lower(model)
         refused = refusals(self, model, lowered, options)
         return Examination(refused, [] if refused else list(costs(model, lowered)))
+
+    def describe(self, path: Path) -> FileDescription:
+        """See `describe_tflite`."""
+        return describe_tflite(path)
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, scales folded into the batch norm behind each layer."""

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from bibench_deploy.artifact import writing
 from bibench_deploy.errors import ConversionError
+from bibench_deploy.graph.description import FileDescription, describe_onnx
 from bibench_deploy.graph.facts import Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets._size_by_part import SizeByPart
@@ -49,10 +50,15 @@ class OnnxTarget(Target):
     # The benchmark's rule, though here every scale is an operator of its own.
     held_scales = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
     options = frozenset({"allow_unfused_scales"})
+    suffix = ".onnx"
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """Scales outside the benchmark's rule, unless allowed: every graph that loads runs."""
         return list(refuse_unfused_scales(self, binary_convs(model), options))
+
+    def describe(self, path: Path) -> FileDescription:
+        """See `describe_onnx`."""
+        return describe_onnx(path)
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy."""

@@ -71,7 +71,7 @@ def test_an_export_that_is_interrupted_ends_in_one_line_and_leaves_nothing(
 BAD = {
     "an unknown target": (
         ["clean.onnx", "--target", "lcee"],
-        'unknown target "lcee" (did you mean "lce"?); one of: lce',
+        'unknown target "lcee" (did you mean "lce"?); one of: dabnn, lce',
     ),
     "a missing file": (["absent.onnx"], "absent.onnx: no such file"),
     "no run": ([], "no run in ./runs"),

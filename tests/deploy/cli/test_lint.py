@@ -40,7 +40,7 @@ BAD = {
     "no ONNX file": (["lint", "text.onnx"], "text.onnx: not an ONNX"),
     "an unknown target": (
         ["lint", "clean.onnx", "--target", "lca"],
-        'unknown target "lca" (did you mean "lce"?); one of: lce',
+        'unknown target "lca" (did you mean "lce"?); one of: dabnn, lce',
     ),
     "an unknown format": (
         ["lint", "clean.onnx", "--format", "jsn"],

@@ -97,7 +97,8 @@ def test_the_command_names_the_devices_files_and_the_threads(
     runner: Runner, device: Environment, tiny: Artifact
 ) -> None:
     there = {role: f"/board/the {role}" for role in runner.files(tiny, device)}
-    command = runner.command("/opt/python3", there, 4, find_preset("quick"), seed=0)
+    threads = 1 if runner.one_thread else 4
+    command = runner.command("/opt/python3", there, threads, find_preset("quick"), seed=0)
     assert command[0] in ("/opt/python3", there.get("program"))
     line = "\n".join(command)
     assert all(path in line for path in there.values())

@@ -1,7 +1,6 @@
-"""What it costs to store float weights in fewer bits: the smaller file against the exact one.
+"""What a change costs that is not exact by design, such as weights stored in fewer bits.
 
-Smaller storage is not exact by design, so nothing here fails: it is measured, on the same
-inputs, each file with its own signs.
+Nothing here fails: it is measured, on the same inputs, each network with its own signs.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from bibench_deploy.verify.parity import top1_agreement
 
 
 @dataclass(frozen=True)
-class StorageCost:
-    """How far the outputs of a file with smaller storage are from the exact file's.
+class OutputCost:
+    """How far the outputs of a changed network are from the exact one's.
 
     Attributes:
         inputs: how many inputs were compared.
         max_relative_error: largest difference of the outputs, relative to the largest output
-            of the exact file.
+            of the exact network.
         top1_agreement: share of inputs whose largest output is at the same place.
         flip_rate: share of signs that differ, flips that follow from flips in earlier layers
             included; None where there are no signs.
@@ -38,15 +37,15 @@ class StorageCost:
         return asdict(self)
 
 
-def measure_storage_cost(exact: Execution, smaller: Execution) -> StorageCost:
-    """Compare what two files of one network computed for the same inputs."""
+def measure_output_cost(exact: Execution, changed: Execution) -> OutputCost:
+    """Compare what two forms of one network computed for the same inputs."""
     largest = float(np.abs(exact.outputs).max()) or 1.0
-    error = float(np.abs(exact.outputs - smaller.outputs).max()) / largest
-    top1 = top1_agreement(exact.outputs, smaller.outputs)
+    error = float(np.abs(exact.outputs - changed.outputs).max()) / largest
+    top1 = top1_agreement(exact.outputs, changed.outputs)
     flips = total = 0
     for name, signs in exact.signs.items():
         is_read = ~np.isnan(signs)
-        flips += int((signs != smaller.signs[name])[is_read].sum())
+        flips += int((signs != changed.signs[name])[is_read].sum())
         total += int(is_read.sum())
     rate = flips / total if total else None
-    return StorageCost(len(exact.outputs), error, top1, rate)
+    return OutputCost(len(exact.outputs), error, top1, rate)
