@@ -21,27 +21,15 @@ def costs(model: ir.Model, lowered: ir.Model, assembled: Assembled) -> Iterator[
         assembled: what was made of that.
     """
     before = {conv.facts.name: conv.facts for conv in binary_convs(model)}
-    for name in assembled.borders:
-        yield Cost(
-            "zero-padding",
-            name,
-            f"pads with {before[name].pad_value:g}, which daBNN has not: a constant map is added "
-            "to its output",
-            "train with −1 padding",
-        )
     for conv in binary_convs(lowered):
-        name = source_layer(conv.node)
-        if (
-            any(before[name].pads)
-            and before[name].pad_value != -1
-            and name not in assembled.borders
-        ):
-            yield Cost(
-                "zero-padding",
-                name,
-                f"pads with −1 in place of {before[name].pad_value:g}: another network",
-                "train with −1 padding, or export with --padding exact",
-            )
+        facts = before[source_layer(conv.node)]
+        if not any(facts.pads) or facts.pad_value == -1:
+            continue
+        if facts.name in assembled.borders:
+            message = f"pads with {facts.pad_value:g}, so a constant map is added to its output"
+        else:
+            message = f"pads with −1 in place of {facts.pad_value:g}, so its outputs are others"
+        yield Cost("zero-padding", facts.name, message, "train with −1 padding")
     for node in lowered.graph:
         if node.op_type == "Clip" and node.domain == "":
             name = source_layer(node)
