@@ -196,6 +196,41 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, int, int, int], float]:
+    """Step back over a Pad of height and width by a constant.
+
+    Returns:
+        What it pads, (top, left, bottom, right), and the number; the value itself, zeros and 0
+        where it is no such Pad's.
+    """
+    none = value, (0, 0, 0, 0), 0.0
+    node = value.producer()
+    if (
+        node is None
+        or node.domain != ""
+        or node.op_type != "Pad"
+        or node.attributes.get_string("mode", "constant") != "constant"
+        or node.inputs[0] is None
+    ):
+        return none
+    amounts = constant_of(node.inputs[1])
+    filler = _optional_constant(node, 2)
+    axes = _optional_constant(node, 3)
+    rank = len(shape_of(value))
+    if amounts is None or rank not in (3, 4):
+        return none
+    padded = range(rank) if axes is None else [int(axis) % rank for axis in axes]
+    begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
+    begins[list(padded)], ends[list(padded)] = np.split(amounts.astype(np.int64), 2)
+    # Where it cuts, or adds channels, it is no padding of the convolution's own.
+    if begins[:2].any() or ends[:2].any() or min(begins.min(), ends.min()) < 0:
+        return none
+    # A one-dimensional map is one row.
+    (*rows, left), (*far_rows, right) = begins[2:].tolist(), ends[2:].tolist()
+    pads = (sum(rows), left, sum(far_rows), right)
+    return node.inputs[0], pads, 0.0 if filler is None else float(filler.item())
+
+
 def _binary_convs(model: ir.Model) -> Iterator[BinaryConv]:
     for node in model.graph:
         if node.domain != "" or node.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -263,7 +298,7 @@ def _walk_back(model: ir.Model, node: ir.Node) -> _Reached | None:
     assert node.inputs[0] is not None
     value, outer, filler = node.inputs[0], (0, 0, 0, 0), 0.0
     if node.op_type == "Conv":
-        value, outer, filler = _before_padding(value)
+        value, outer, filler = before_padding(value)
     layout: list[ir.Node] = []
     factor: ir.Value | None = None
     while (binarization := find_binarization(model, value)) is None:
@@ -316,36 +351,6 @@ def _weight_of(node: ir.Node) -> npt.NDArray[np.float32] | None:
     if weight.ndim != 2 or node.attributes.get_int("transA") or has_factors:
         return None
     return weight if node.attributes.get_int("transB") else weight.T
-
-
-def _before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, int, int, int], float]:
-    """Step back over a Pad of height and width; gives its amounts and its value."""
-    none = value, (0, 0, 0, 0), 0.0
-    node = value.producer()
-    if (
-        node is None
-        or node.domain != ""
-        or node.op_type != "Pad"
-        or node.attributes.get_string("mode", "constant") != "constant"
-        or node.inputs[0] is None
-    ):
-        return none
-    amounts = constant_of(node.inputs[1])
-    filler = _optional_constant(node, 2)
-    axes = _optional_constant(node, 3)
-    rank = len(shape_of(value))
-    if amounts is None or rank not in (3, 4):
-        return none
-    padded = range(rank) if axes is None else [int(axis) % rank for axis in axes]
-    begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
-    begins[list(padded)], ends[list(padded)] = np.split(amounts.astype(np.int64), 2)
-    # Where it cuts, or adds channels, it is no padding of the convolution's own.
-    if begins[:2].any() or ends[:2].any() or min(begins.min(), ends.min()) < 0:
-        return none
-    # A one-dimensional map is one row.
-    (*rows, left), (*far_rows, right) = begins[2:].tolist(), ends[2:].tolist()
-    pads = (sum(rows), left, sum(far_rows), right)
-    return node.inputs[0], pads, 0.0 if filler is None else float(filler.item())
 
 
 def _optional_constant(node: ir.Node, index: int) -> npt.NDArray[np.generic] | None:

@@ -58,6 +58,9 @@ def assemble(lowered: ir.Model, *, is_exact: bool = False) -> Assembled:
     name = emitter.place(str(entry.name), shape)
     order = _Order(lowered.graph, writer, emitter)
     refusals = [*input_refusals(shape), *order.write_all(name)]
+    if not emitter.layers and not refusals:
+        text = "a network that only moves numbers, of which no layer is left"
+        refusals.append(Refusal("unsupported-operator", "", text, "give it a layer"))
     model = DabModel(name, (1, *shape), tuple(emitter.layers), tuple(emitter.tensors))
     return Assembled(
         model,
@@ -126,6 +129,8 @@ class _Order:
 
     def _write(self, node: ir.Node) -> None:
         reads = self._writer.reads(node)
+        if not reads:
+            raise Refused("operator-form", f"a {node.op_type} that reads constants alone")
         _check_ranks(node, reads)
         sources = [self._names[value] for value in reads]
         buffer = None

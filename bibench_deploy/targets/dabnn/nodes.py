@@ -12,14 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from bibench_deploy.graph.facts import BinaryConv, binary_convs, only_reader, shape_of, window_of
+from bibench_deploy.graph.facts import (
+    BinaryConv,
+    before_padding,
+    binary_convs,
+    only_reader,
+    shape_of,
+    window_of,
+)
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.near_misses import why_not_one_layer
 from bibench_deploy.lowering.fold_channel_affine import channel_step
 from bibench_deploy.lowering.layer_input import before_sign
 from bibench_deploy.lowering.sign_places import LAYOUT
 from bibench_deploy.targets.dabnn.affine import affine_of_counts
-from bibench_deploy.targets.dabnn.border import border_of
+from bibench_deploy.targets.dabnn.border import border_of, sums_outside
 from bibench_deploy.targets.dabnn.emitter import Emitter, Window
 from bibench_deploy.targets.dabnn.schema import Operator
 
@@ -35,7 +42,11 @@ RENAMING = frozenset(["Flatten", "Reshape", "Squeeze", "Unsqueeze"])
 
 _INSTEAD = "write it with other operators, or end the model before it"
 _NO_SCORES = "end the model before it: the order of the scores is the same"
-_WAYS_OUT = {"LogSoftmax": _NO_SCORES, "Softmax": _NO_SCORES}
+_WAYS_OUT = {
+    "LogSoftmax": _NO_SCORES,
+    "Pad": "pad behind the sign, by −1, and the layer takes it over",
+    "Softmax": _NO_SCORES,
+}
 
 
 class Refused(Exception):  # noqa: N818 - it is caught in assembly.py and no error of a user's
@@ -66,15 +77,21 @@ class NodeWriter:
         self.borders: dict[str, int] = {}
 
     def parts(self) -> Iterator[ir.Node]:
-        """The nodes that are parts of a binary layer."""
+        """The nodes that are parts of a layer."""
         for conv in self._convs.values():
             yield from conv.binarization.nodes
             yield from (node for node in (_padding_of(conv), _batch_norm_of(conv)) if node)
+        for node in self._model.graph:
+            readers = [use.node for use in node.outputs[0].uses()]
+            if node.op_type == "Pad" and readers and all(map(self._pads_itself, readers)):
+                yield node
 
     def reads(self, node: ir.Node) -> tuple[ir.Value, ...]:
         """The maps that a node reads, its parts included."""
         if node in self._convs:
             return (_input_of(self._convs[node]),)
+        if self._pads_itself(node):
+            return (before_padding(_first(node))[0],)
         return tuple(v for v in node.inputs if v is not None and constant_of(v) is None)
 
     def output(self, node: ir.Node) -> ir.Value:
@@ -108,6 +125,11 @@ class NodeWriter:
         if any(value.uses() for value in node.outputs[1:]):
             raise Refused("operator-form", f"a {node.op_type} of several outputs")
         return write(self, node, sources)
+
+    def _pads_itself(self, node: ir.Node) -> bool:
+        """Whether a float convolution reads a Pad by a constant, which it takes over."""
+        is_float = node.op_type == "Conv" and node.domain == "" and node not in self._convs
+        return is_float and any(before_padding(_first(node))[1])
 
     def _binary_layer(self, conv: BinaryConv, source: str) -> str:
         node, facts, emitter = conv.node, conv.facts, self._emitter
@@ -160,10 +182,14 @@ class NodeWriter:
         bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         if weight is None or len(sources) > 1:
             raise Refused("computed-parameter", "its weights or bias are computed", "fix them")
-        strides, padding = (1, 1), 0
+        strides, padding, filler = (1, 1), 0, 0.0
         if node.op_type == "Conv":
             found = window_of(node)
-            strides, padding = found.strides, _same(found.pads)
+            _, outer, filler = before_padding(_first(node))
+            if any(outer) and any(found.pads) and filler:
+                raise Refused("asymmetric-padding", f"pads with 0 and with {filler:g}", "use one")
+            pads = [one + other for one, other in zip(found.pads, outer, strict=True)]
+            strides, padding = found.strides, _same(tuple(pads))
             _check_layer(node.attributes.get_int("group", 1) or 1, found.dilations, "float")
         else:
             factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
@@ -176,8 +202,14 @@ class NodeWriter:
             whole = np.broadcast_to(bias.reshape(-1), (len(kernels),)).astype(np.float32)
             name = self._emitter.constant("bias", whole)
         window = Window((kernels.shape[1], kernels.shape[2]), strides, padding)
-        stored = self._emitter.tensor("weight", kernels)
-        return self._emitter.convolve(Operator.FpConv2D, sources[0], stored, window, name)
+        emitter, source = self._emitter, sources[0]
+        stored = emitter.tensor("weight", kernels)
+        output = emitter.convolve(Operator.FpConv2D, source, stored, window, name)
+        if not padding or not filler:
+            return output
+        border = sums_outside(kernels, emitter.shapes[source], window) * np.float32(filler)
+        added = emitter.constant("border", border)
+        return emitter.pointwise(Operator.Add, {"input1": output, "input2": added})
 
     def _kernels(self, weight: _Array, source: str) -> _Array:
         """A weight [O, C, kH, kW], or [O, C·H·W] of a flattened map, as filters [O, kH, kW, C]."""
@@ -390,6 +422,12 @@ def _amounts(pad: ir.Node) -> tuple[tuple[int, ...], float]:
     assert filler is not None
     begins, ends = np.split(amounts.astype(int), 2)
     return (*begins[-2:].tolist(), *ends[-2:].tolist()), float(filler.item())
+
+
+def _first(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
 
 
 def _batch_norm_of(conv: BinaryConv) -> ir.Node | None:

@@ -47,7 +47,7 @@ from bibench_deploy.targets.dabnn.executor import DabExecutor
 from bibench_deploy.targets.dabnn.flatbuffer import read_dab, write_dab
 from bibench_deploy.targets.dabnn.layers import account_layers
 from bibench_deploy.targets.dabnn.packing import pack_filters
-from bibench_deploy.targets.dabnn.schema import VERSION, DabModel, Operator
+from bibench_deploy.targets.dabnn.schema import VERSION, DabModel, DabTensor, Operator
 
 _Array = npt.NDArray[np.float32]
 TARGET_NAME = "dabnn"
@@ -170,19 +170,22 @@ def _prove_residency(lowered: ir.Model, written: DabModel) -> None:
     }
     lost = []
     for conv in binary_convs(lowered):
-        tensor, strides = kernels.get(source_layer(conv.node), (None, ()))
-        weight = conv.weight
-        if tensor is not None and weight.ndim == 2:
-            _, height, width, channels = tensor.shape
-            weight = weight.reshape(len(weight), channels, height, width)
-        expected = pack_filters(weight.transpose(0, 2, 3, 1), (strides[0], strides[1]))
-        if tensor is None or not tensor.is_binary or not np.array_equal(tensor.data, expected):
-            lost.append(conv.facts.name)
+        name = source_layer(conv.node)
+        if name not in kernels or not _holds(*kernels[name], conv.weight):
+            lost.append(name)
     if lost:
         raise ConversionError(
             f"{len(lost)} binary layers are not in the file as they should be "
             f"({', '.join(lost)}); report the model"
         )
+
+
+def _holds(tensor: DabTensor, strides: tuple[int, ...], weight: _Array) -> bool:
+    """Whether a constant is the signs of a weight [O, C, kH, kW], or [O, C·H·W] of a row."""
+    _, height, width, channels = tensor.shape
+    maps = weight.reshape(len(weight), channels, height, width).transpose(0, 2, 3, 1)
+    expected = pack_filters(maps, (strides[0], strides[1]))
+    return tensor.is_binary and np.array_equal(tensor.data, expected)
 
 
 class _Execute:

@@ -71,3 +71,15 @@ def test_sizes_change_unit_where_they_round_up_to_it(value, text):
 
 def test_a_command_can_be_pasted_into_a_shell():
     assert wording.command_line(["bibench", "profile", "my model"]) == "bibench profile 'my model'"
+
+
+def test_the_summary_of_another_padding_claims_no_equal_answers(write, header, artifact):
+    record = artifact("m", accuracy=98.0)
+    record["manifest"]["target"] = "dabnn"
+    record["manifest"]["verification"]["padding"] = {"mode": "minus-one", "cost": None}
+    held_out = {"images": 360, "target_percent": 93.0, "same_answers": 342}
+    record["manifest"]["verification"]["accuracy"] = held_out
+    assert wording.summary(build_report([write(header(), record)])) == (
+        "resnet20 reactnet takes 61.3 kB, pads with −1 where its source pads with zeros, so it "
+        "gives other answers, and is 93.00 % accurate."
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -131,6 +132,26 @@ def test_the_twin_is_a_dab_file_too(resnet20, tmp_path) -> None:
     assert Operator.BinConv2D not in operators
     assert twin.manifest["verification"]["padding"] is None
     assert twin.size_bytes > 8 * artifact.size_bytes
+
+
+def test_the_twin_of_a_network_that_pads_with_minus_one_itself_is_written(
+    make_graph, tmp_path
+) -> None:
+    signs = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) > 0, 1.0, -1.0)
+    model = make_graph(
+        """g (float[1,4,8,8] x) => (y) { b = Less(x, zero)  s = Where(b, minus, one)
+            p = Pad(s, amounts, minus)  y = Conv(p, w) }""",
+        w=signs, amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]), zero=0.0, minus=-1.0, one=1.0,
+    )  # fmt: skip
+    ir.save(model, tmp_path / "padded.onnx")
+    artifact = export(
+        resolve_source(str(tmp_path / "padded.onnx")), tmp_path / "net", baseline=True
+    )
+    check(artifact, 1)
+    assert artifact.manifest["verification"]["padding"] is None
+    twin = Artifact.load(artifact.directory / "fp32")
+    operators = [layer.operator for layer in read_dab(twin.model_path).layers]
+    assert operators == [Operator.FpConv2D, Operator.Add]
 
 
 def test_minus_one_says_by_how_much_outputs_change(resnet20, tmp_path) -> None:

@@ -93,6 +93,16 @@ def test_1_padding_with_plus_one_is_corrected_too(make_graph, proved, refused) -
     assert proved(model, WriteOptions(padding="exact"))[1].max_abs_error == 0
 
 
+@pytest.mark.parametrize("layer", ["Conv(p, w)", "Conv<strides=[2,2]>(p, w)"])
+def test_1_float_layers_pad_with_any_number_too(layer, make_graph, proved) -> None:
+    model = make_graph(
+        f"g (float[1,8,8,8] x) => (y) {{ p = Pad(x, amounts, minus)  y = {layer} }}",
+        w=RNG.standard_normal((8, 8, 3, 3)), minus=-1.0,
+        amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    )  # fmt: skip
+    assert proved(model)[1].max_abs_error < 1e-4
+
+
 # 2. sign(0) is −1.
 
 FROM_ZERO = "b = Less(t, zero)  s = Where(b, low, high)"
@@ -166,6 +176,12 @@ def test_3_the_input_belongs_to_the_caller(make_graph, proved) -> None:
     assert parity.max_abs_error == 0
     first = read_dab(written.files["model"]).layers[0]
     assert first.operator is Operator.MaxPool
+
+
+@pytest.mark.parametrize("text", ["y = Flatten(x)", "r = Reshape(x, same)  y = Identity(r)"])
+def test_3_a_network_without_a_layer_is_refused(text, make_graph, refused) -> None:
+    model = make_graph(f"g (float[1,4,1,1] x) => (y) {{ {text} }}", same=np.array([1, 4, 1, 1]))
+    assert refused(model) == [("unsupported-operator", "")]
 
 
 # 4. Square maps and equal padding only.
