@@ -79,7 +79,7 @@ class DabnnTarget(Target):
         lowered = self.lower(model if changed is None else changed)
         assembled = _assemble(lowered, options)
         found += [item for item in assembled.refusals if not item.node or item.node not in known]
-        return Examination(found, [] if found else list(costs(model, lowered, assembled)))
+        return Examination(found, [] if found else list(costs(lowered, assembled)))
 
     def changed(self, model: ir.Model, options: WriteOptions) -> ir.Model | None:
         """The network with −1 padding, where that was asked for and changes it."""

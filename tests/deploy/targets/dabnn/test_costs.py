@@ -1,34 +1,31 @@
 import numpy as np
 
-from bibench_deploy.targets._target import WriteOptions
 from bibench_deploy.targets.dabnn import TARGET
 
-SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 8, 3, 3)) >= 0, 1.0, -1.0)
-LAYER = "g (float[1,8,8,8] x) => (y) {{ s = Sign(x)  [layer] y = Conv<pads={}>(s, w) }}"
+WEIGHT = np.random.default_rng(0).standard_normal((4, 4, 1, 1))
+CLIP = "g (float[1,4,4,4] x) => (y) {{ c = Conv(x, w)  [clip] h = Clip(c, low, high)  {} }}"
 
 
-def told(model, **options) -> list[tuple[str, str, str]]:
-    costs = TARGET.examine(model, WriteOptions(**options)).costs
-    return [(cost.rule, cost.node, cost.message) for cost in costs if not cost.is_small]
+def told(make_graph, text: str) -> list[tuple[str, str, bool]]:
+    signs = np.where(WEIGHT > 0, 1.0, -1.0)
+    model = make_graph(text, w=WEIGHT, v=signs, low=-1.0, high=1.0)
+    costs = TARGET.examine(model).costs
+    return [(cost.rule, cost.node, cost.is_small) for cost in costs]
 
 
-def test_what_becomes_of_zero_padding_is_told(make_graph) -> None:
-    model = make_graph(LAYER.format("[1,1,1,1]"), w=SIGNS)
-    assert told(model, padding="exact") == [
-        ("zero-padding", "layer", "pads with 0, so a constant map is added to its output")
-    ]
-    assert told(model, padding="minus-one") == [
-        ("zero-padding", "layer", "pads with −1 in place of 0, so its outputs are others")
-    ]
-    # What is refused has no price.
-    assert told(model) == []
-    assert told(make_graph(LAYER.format("[0,0,0,0]"), w=SIGNS), padding="exact") == []
+def test_a_clip_that_a_shortcut_reads_has_a_price_and_one_that_signs_read_has_none(
+    make_graph,
+) -> None:
+    shortcut = CLIP.format("s = Sign(h)  d = Conv(s, v)  y = Add(d, h)")
+    assert told(make_graph, shortcut) == [("clip-kept", "clip", False)]
+    assert told(make_graph, CLIP.format("s = Sign(h)  y = Conv(s, v)")) == []
 
 
 def test_a_copy_is_information(make_graph) -> None:
-    model = make_graph("g (float[1,4,4,4] x) => (y) { [one] y = Relu(x) }")
-    (cost,) = TARGET.examine(model).costs
-    assert (cost.rule, cost.node, cost.is_small) == ("overwritten-map", "one", True)
-    plain = make_graph("g (float[1,4,4,4] x) => (y) { c = Conv(x, w)  y = Relu(c) }",
-                       w=SIGNS[:4, :4, :1, :1])  # fmt: skip
-    assert TARGET.examine(plain).costs == []
+    text = "g (float[1,4,4,4] x) => (y) {{ {}  [one] y = Relu({}) }}"
+    assert told(make_graph, text.format("", "x")) == [("overwritten-map", "one", True)]
+    assert told(make_graph, text.format("c = Conv(x, w)", "c")) == []
+
+
+def test_what_is_refused_has_no_price(make_graph) -> None:
+    assert told(make_graph, CLIP.format("y = Softmax(h)")) == []
