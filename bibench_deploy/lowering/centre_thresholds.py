@@ -30,7 +30,10 @@ _Vector = npt.NDArray[np.float64]
 def centre_thresholds(model: ir.Model) -> None:
     """Apply the pass to `model`, in place."""
     convs = binary_convs(model)
-    compares = {conv.binarization.nodes[0] for conv in convs}
+    # A pass may have made x > 0 of a sign: it needs its own sums, and is no threshold to move.
+    compares = {
+        conv.binarization.nodes[0] for conv in convs if conv.binarization.nodes[0].op_type == "Less"
+    }
     for conv in convs:
         output = conv.node.outputs[0]
         norm = only_reader(output)

@@ -38,7 +38,7 @@ def sign_above_zero(model: ir.Model) -> None:
         base = sign_base(compare)
         if compare.op_type == "Greater":
             strict.add(base)
-        else:
+        elif compare.op_type == "Less":  # any other form is of a layer that no target holds
             lenient.setdefault(base, []).append(compare)
     for base, compares in lenient.items():
         if base in strict or not _is_of_layer(base, layers):

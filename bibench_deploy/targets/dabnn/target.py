@@ -18,6 +18,7 @@ from bibench_deploy.graph.description import FileDescription
 from bibench_deploy.graph.facts import binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
+from bibench_deploy.lowering.centre_thresholds import centre_thresholds
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_channel_affine import fold_channel_affine
 from bibench_deploy.lowering.fold_into_convolution import fold_into_convolution
@@ -102,6 +103,7 @@ class DabnnTarget(Target):
         drop_clip_before_sign(lowered)
         sign_before_clip(lowered)
         fold_shifts(lowered)
+        centre_thresholds(lowered)
         fold_into_convolution(lowered)
         sign_above_zero(lowered)
         normalize(lowered)
