@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import redirect_stdout
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -165,8 +165,7 @@ def _options(chosen: Sequence[Target], **given: Any) -> WriteOptions:
     from bibench_deploy import targets
     from bibench_deploy.targets._target import WriteOptions
 
-    known = {field.name for field in fields(WriteOptions)}
-    options = WriteOptions(**{name: value for name, value in given.items() if name in known})
+    options = WriteOptions(**given)
     if len(chosen) == 1:
         targets.check_options(chosen[0], options)
     return options

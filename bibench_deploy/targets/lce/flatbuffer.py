@@ -92,7 +92,7 @@ def read_tflite(path: Path) -> TfliteModel:
     try:
         return _read(content)
     # What flatbuffers, struct and numpy raise for an offset or a length that points elsewhere.
-    except (struct.error, IndexError, TypeError, ValueError, OverflowError) as error:
+    except (struct.error, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{path}: a damaged TensorFlow Lite model ({error})") from error
 
 

@@ -450,7 +450,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_a_product_with_more_than_one_number_per_image_is_told_as_such_a_factor(name, tmp_path) -> None:
+def test_more_than_one_number_per_image_on_signs_is_told_as_such_a_factor(name, tmp_path) -> None:
     torch.manual_seed(6)
     network = Layer(PRODUCTS[name], torch.sign).eval()
     x = torch.randn(1, 6, 7, 8)

@@ -54,19 +54,11 @@ def test_a_rule_file_opens_with_its_document(code) -> None:
     assert len(document[rests:].split()) > 3
 
 
-# Traps of one engine, named by its target.
-OF_DABNN = {
-    "asymmetric-padding", "buffer-limit", "clip-kept", "non-square-map", "output-channels",
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("code", MODULES)
 def test_a_rule_finds_something_itself_or_a_target_names_it(code) -> None:
     # What the reader of files and of runs names is in the last two.
     folder = Path(targets.__file__).parent
     sources = [*folder.rglob("*.py"), Path(load.__file__), Path(soft_weights.__file__)]
     rule = MODULES[code].RULE
-    if "dabnn" not in targets.names() and rule.name in OF_DABNN:
-        return
     is_named = any(f'"{rule.name}"' in path.read_text() for path in sources)
     assert is_named or rule.check is not Rule("", "").check
