@@ -1,0 +1,194 @@
+// AVX2, which has no popcount: 32 output channels in bytes, four bits of input at a time.
+//
+// In a table of 16 × 16 numbers, row a holds the popcounts of a ^ 0, a ^ 1 … a ^ 15. A nibble of
+// the input chooses the row, and a byte shuffle looks up 32 nibbles of weights in it: exclusive
+// or and popcount in one instruction. Sums stay in bytes as long as these hold them.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "float_row.h"
+#include "instruction_set.h"
+
+namespace bibench {
+namespace {
+
+constexpr int kLanes = 32;
+constexpr int kMostPositions = 4;
+// A unit of 8 bits adds at most 8 to a byte.
+constexpr int kMostUnits = 255 / 8;
+
+struct NibbleTable {
+  alignas(16) uint8_t counts[256];
+  constexpr NibbleTable() : counts() {
+    for (int a = 0; a < 16; ++a) {
+      for (int b = 0; b < 16; ++b) {
+        const int differing = a ^ b;
+        counts[16 * a + b] = static_cast<uint8_t>((differing & 1) + (differing >> 1 & 1) +
+                                                  (differing >> 2 & 1) + (differing >> 3));
+      }
+    }
+  }
+};
+constexpr NibbleTable kTable;
+
+inline __m256i table_row(uint8_t nibble_times_16) {
+  const __m128i* row = reinterpret_cast<const __m128i*>(kTable.counts + nibble_times_16);
+  return _mm256_broadcastsi128_si256(_mm_load_si128(row));
+}
+
+inline __m256i load(const void* source) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(source));
+}
+
+inline void add_to(uint16_t* sums, __m128i bytes) {
+  const __m256i sum = _mm256_add_epi16(load(sums), _mm256_cvtepu8_epi16(bytes));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), sum);
+}
+
+// The first `count` lanes of eight.
+inline __m256i lane_mask(int count) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+}
+
+inline void finish(const RowJob& job, const uint16_t* differing, int position, int lane) {
+  const int left = job.channels - lane;
+  if (left <= 0) return;
+  const __m256i mask = lane_mask(left);
+  const int32_t* border = job.border + job.border_class[position] * job.border_step + lane;
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(differing));
+  const __m256i count = _mm256_cvtepu16_epi32(halves);
+  const __m256i dot = _mm256_sub_epi32(load(border), _mm256_add_epi32(count, count));
+  const __m256 scale = _mm256_loadu_ps(job.scale + lane), bias = _mm256_loadu_ps(job.bias + lane);
+  const __m256 zero = _mm256_setzero_ps();
+  __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, bias);
+  const size_t place = position * job.channel_step + lane;
+  if (job.residual) {
+    value = _mm256_add_ps(value, _mm256_maskload_ps(job.residual + place, mask));
+  }
+  if (job.slope) {
+    const __m256 steeper = _mm256_mul_ps(value, _mm256_loadu_ps(job.slope + lane));
+    value = _mm256_blendv_ps(value, steeper, _mm256_cmp_ps(value, zero, _CMP_LT_OQ));
+  }
+  if (job.shift) value = _mm256_add_ps(value, _mm256_loadu_ps(job.shift + lane));
+  if (job.has_clip) {
+    value = _mm256_max_ps(_mm256_set1_ps(job.low), value);
+    value = _mm256_min_ps(_mm256_set1_ps(job.high), value);
+  }
+  if (job.output) {
+    if (left >= 8) {
+      _mm256_storeu_ps(job.output + place, value);
+    } else {
+      _mm256_maskstore_ps(job.output + place, mask, value);
+    }
+  }
+  if (!job.signs) return;
+  if (job.sign_offset) value = _mm256_add_ps(value, _mm256_loadu_ps(job.sign_offset + lane));
+  int signs = _mm256_movemask_ps(_mm256_cmp_ps(value, zero, _CMP_LT_OQ));
+  if (left < 8) signs &= (1 << left) - 1;
+  job.signs[position * job.sign_step + lane / 8] = static_cast<uint8_t>(signs);
+}
+
+template <int kPositions, int kBlocks>
+inline void convolve(const RowJob& job, int position, int block) {
+  uint16_t differing[kPositions][kBlocks][kLanes] = {};
+  const uint8_t* first_tap = job.input + position * job.input_step;
+  const uint8_t* weights = job.weights + block * job.block_bytes;
+  for (int run = 0; run < job.run_count; ++run) {
+    const uint8_t* input = first_tap + job.run_offset[run];
+    for (int left = job.run_units; left > 0; left -= kMostUnits) {
+      __m256i count[kPositions][kBlocks];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPositions; ++p) {
+#pragma GCC unroll 2
+        for (int b = 0; b < kBlocks; ++b) count[p][b] = _mm256_setzero_si256();
+      }
+      const int units = left < kMostUnits ? left : kMostUnits;
+      for (int unit = 0; unit < units; ++unit, input += 2, weights += 2 * kLanes) {
+        __m256i low[kBlocks], high[kBlocks];
+#pragma GCC unroll 2
+        for (int b = 0; b < kBlocks; ++b) {
+          low[b] = load(weights + b * job.block_bytes);
+          high[b] = load(weights + b * job.block_bytes + kLanes);
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < kPositions; ++p) {
+          const __m256i low_row = table_row(input[p * job.input_step]);
+          const __m256i high_row = table_row(input[p * job.input_step + 1]);
+#pragma GCC unroll 2
+          for (int b = 0; b < kBlocks; ++b) {
+            const __m256i low_count = _mm256_shuffle_epi8(low_row, low[b]);
+            const __m256i high_count = _mm256_shuffle_epi8(high_row, high[b]);
+            count[p][b] = _mm256_add_epi8(count[p][b], low_count);
+            count[p][b] = _mm256_add_epi8(count[p][b], high_count);
+          }
+        }
+      }
+#pragma GCC unroll 4
+      for (int p = 0; p < kPositions; ++p) {
+#pragma GCC unroll 2
+        for (int b = 0; b < kBlocks; ++b) {
+          add_to(differing[p][b], _mm256_castsi256_si128(count[p][b]));
+          add_to(differing[p][b] + 16, _mm256_extracti128_si256(count[p][b], 1));
+        }
+      }
+    }
+  }
+  for (int p = 0; p < kPositions; ++p) {
+    for (int b = 0; b < kBlocks; ++b) {
+      for (int lane = 0; lane < kLanes; lane += 8) {
+        finish(job, differing[p][b] + lane, position + p, (block + b) * kLanes + lane);
+      }
+    }
+  }
+}
+
+template <int kBlocks>
+void convolve_positions(const RowJob& job, int count, int position, int block) {
+  switch (count) {
+    case 4: return convolve<4, kBlocks>(job, position, block);
+    case 3: return convolve<3, kBlocks>(job, position, block);
+    case 2: return convolve<2, kBlocks>(job, position, block);
+    default: return convolve<1, kBlocks>(job, position, block);
+  }
+}
+
+void convolve_row(const RowJob& job) {
+  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
+  for (int block = 0; block < job.blocks;) {
+    const bool is_pair = block + 2 <= job.blocks;
+    for (int piece = 0, position = 0; piece < pieces; ++piece) {
+      const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
+      if (is_pair) {
+        convolve_positions<2>(job, count, position, block);
+      } else {
+        convolve_positions<1>(job, count, position, block);
+      }
+      position += count;
+    }
+    block += is_pair ? 2 : 1;
+  }
+}
+
+void pack_signs(const float* values, size_t count, uint8_t* signs) {
+  const __m256 zero = _mm256_setzero_ps();
+  for (; count >= 8; count -= 8, values += 8, ++signs) {
+    const __m256 negative = _mm256_cmp_ps(_mm256_loadu_ps(values), zero, _CMP_LT_OQ);
+    *signs = static_cast<uint8_t>(_mm256_movemask_ps(negative));
+  }
+  if (count > 0) {
+    const __m256i kept = lane_mask(static_cast<int>(count));
+    const __m256 negative = _mm256_cmp_ps(_mm256_maskload_ps(values, kept), zero, _CMP_LT_OQ);
+    *signs = static_cast<uint8_t>(_mm256_movemask_ps(negative));
+  }
+}
+
+void convolve_float_row(const FloatRowJob& job) { float_row<8, 6, 2>(job); }
+
+}  // namespace
+
+const InstructionSet avx2 = {"avx2", 1, kLanes, 1, true, 65535, 2, 8,
+                             convolve_row, convolve_float_row, pack_signs};
+
+}  // namespace bibench

@@ -1,0 +1,153 @@
+// AVX-512 with VPOPCNTDQ: 16 output channels in the lanes of a vector, 32 bits of input at a time.
+//
+// Each step is one exclusive or, one popcount and one addition. Eight output positions and two
+// blocks of channels are computed at once: a weight is loaded once for eight positions, and an
+// input once for both blocks.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "float_row.h"
+#include "instruction_set.h"
+
+namespace bibench {
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kMostPositions = 8;
+
+// The lanes of a block that are output channels, `channels` counted from its first lane.
+inline __mmask16 lane_mask(int channels) {
+  return channels >= kLanes ? 0xffff : static_cast<__mmask16>((1u << channels) - 1);
+}
+
+inline void finish(const RowJob& job, __m512i differing, int position, int block) {
+  const int lane = block * kLanes;
+  const int left = job.channels - lane;
+  const __mmask16 mask = lane_mask(left);
+  const int32_t* border = job.border + job.border_class[position] * job.border_step + lane;
+  const __m512i twice = _mm512_add_epi32(differing, differing);
+  const __m512i dot = _mm512_sub_epi32(_mm512_loadu_si512(border), twice);
+  const __m512 scale = _mm512_loadu_ps(job.scale + lane), bias = _mm512_loadu_ps(job.bias + lane);
+  __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, bias);
+  const size_t place = position * job.channel_step + lane;
+  if (job.residual) {
+    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, job.residual + place));
+  }
+  if (job.slope) {
+    const __mmask16 negative = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_LT_OQ);
+    value = _mm512_mask_mul_ps(value, negative, value, _mm512_loadu_ps(job.slope + lane));
+  }
+  if (job.shift) value = _mm512_add_ps(value, _mm512_loadu_ps(job.shift + lane));
+  if (job.has_clip) {
+    value = _mm512_max_ps(_mm512_set1_ps(job.low), value);
+    value = _mm512_min_ps(_mm512_set1_ps(job.high), value);
+  }
+  if (job.output) _mm512_mask_storeu_ps(job.output + place, mask, value);
+  if (!job.signs) return;
+  if (job.sign_offset) value = _mm512_add_ps(value, _mm512_loadu_ps(job.sign_offset + lane));
+  const uint16_t signs = _mm512_mask_cmp_ps_mask(mask, value, _mm512_setzero_ps(), _CMP_LT_OQ);
+  uint8_t* packed = job.signs + position * job.sign_step + lane / 8;
+  if (left > 8) {
+    std::memcpy(packed, &signs, 2);
+  } else {
+    *packed = static_cast<uint8_t>(signs);
+  }
+}
+
+template <int kPositions, int kBlocks>
+inline void convolve(const RowJob& job, int position, int block) {
+  __m512i differing[kPositions][kBlocks];
+#pragma GCC unroll 8
+  for (int p = 0; p < kPositions; ++p) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) differing[p][b] = _mm512_setzero_si512();
+  }
+  const uint8_t* first_tap = job.input + position * job.input_step;
+  const uint8_t* weights = job.weights + block * job.block_bytes;
+  for (int run = 0; run < job.run_count; ++run) {
+    const uint8_t* input = first_tap + job.run_offset[run];
+    for (int unit = 0; unit < job.run_units; ++unit, input += 4, weights += 4 * kLanes) {
+      __m512i weight[kBlocks];
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        weight[b] = _mm512_loadu_si512(weights + b * job.block_bytes);
+      }
+#pragma GCC unroll 8
+      for (int p = 0; p < kPositions; ++p) {
+        int32_t bits;
+        std::memcpy(&bits, input + p * job.input_step, 4);
+        const __m512i signs = _mm512_set1_epi32(bits);
+#pragma GCC unroll 4
+        for (int b = 0; b < kBlocks; ++b) {
+          const __m512i count = _mm512_popcnt_epi32(_mm512_xor_si512(signs, weight[b]));
+          differing[p][b] = _mm512_add_epi32(differing[p][b], count);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < kPositions; ++p) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) finish(job, differing[p][b], position + p, block + b);
+  }
+}
+
+template <int kBlocks>
+void convolve_positions(const RowJob& job, int count, int position, int block) {
+  switch (count) {
+    case 8: return convolve<8, kBlocks>(job, position, block);
+    case 7: return convolve<7, kBlocks>(job, position, block);
+    case 6: return convolve<6, kBlocks>(job, position, block);
+    case 5: return convolve<5, kBlocks>(job, position, block);
+    case 4: return convolve<4, kBlocks>(job, position, block);
+    case 3: return convolve<3, kBlocks>(job, position, block);
+    case 2: return convolve<2, kBlocks>(job, position, block);
+    default: return convolve<1, kBlocks>(job, position, block);
+  }
+}
+
+void convolve_row(const RowJob& job) {
+  // As many equal pieces as possible: 28 positions are four times 7, not three times 8 and 4.
+  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
+  int block = 0;
+  if (job.positions == 1) {
+    for (; block + 4 <= job.blocks; block += 4) convolve<1, 4>(job, 0, block);
+  }
+  while (block < job.blocks) {
+    const bool is_pair = block + 2 <= job.blocks;
+    for (int piece = 0, position = 0; piece < pieces; ++piece) {
+      const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
+      if (is_pair) {
+        convolve_positions<2>(job, count, position, block);
+      } else {
+        convolve_positions<1>(job, count, position, block);
+      }
+      position += count;
+    }
+    block += is_pair ? 2 : 1;
+  }
+}
+
+void pack_signs(const float* values, size_t count, uint8_t* signs) {
+  for (; count >= 16; count -= 16, values += 16, signs += 2) {
+    const __m512 value = _mm512_loadu_ps(values);
+    const uint16_t mask = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_LT_OQ);
+    std::memcpy(signs, &mask, 2);
+  }
+  if (count > 0) {
+    const __mmask16 kept = lane_mask(static_cast<int>(count));
+    const __m512 value = _mm512_maskz_loadu_ps(kept, values);
+    const uint16_t mask = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_LT_OQ);
+    std::memcpy(signs, &mask, (count + 7) / 8);
+  }
+}
+
+void convolve_float_row(const FloatRowJob& job) { float_row<16, 7, 4>(job); }
+
+}  // namespace
+
+const InstructionSet avx512 = {"avx512", 4, kLanes, 1, false, int64_t{1} << 30, 2, 16,
+                               convolve_row, convolve_float_row, pack_signs};
+
+}  // namespace bibench

@@ -1,0 +1,83 @@
+// A row of a float convolution, for whatever vectors the including file is compiled for.
+#pragma once
+
+#include <cstring>
+
+#include "instruction_set.h"
+
+namespace bibench {
+namespace {
+
+// Each weight is loaded once for kPositions output positions, each input once for kBlocks blocks.
+template <int kLanes, int kPositions, int kBlocks>
+inline void float_piece(const FloatRowJob& job, int position, int block) {
+  typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4)));
+  const size_t channel_step = static_cast<size_t>(job.blocks) * kLanes;
+  const size_t block_floats = static_cast<size_t>(job.run_count) * job.run_units * kLanes;
+  Vector sum[kPositions][kBlocks];
+#pragma GCC unroll 8
+  for (int p = 0; p < kPositions; ++p) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      std::memcpy(&sum[p][b], job.bias + (block + b) * kLanes, sizeof(Vector));
+    }
+  }
+  const float* first_tap = job.input + position * job.input_step;
+  const float* weights = job.weights + block * block_floats;
+  for (int run = 0; run < job.run_count; ++run) {
+    const float* input = first_tap + job.run_offset[run];
+    for (int unit = 0; unit < job.run_units; ++unit, ++input, weights += kLanes) {
+      Vector weight[kBlocks];
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        std::memcpy(&weight[b], weights + b * block_floats, sizeof(Vector));
+      }
+#pragma GCC unroll 8
+      for (int p = 0; p < kPositions; ++p) {
+        const float number = input[p * job.input_step];
+#pragma GCC unroll 4
+        for (int b = 0; b < kBlocks; ++b) sum[p][b] += number * weight[b];
+      }
+    }
+  }
+  float* output = job.output + position * channel_step + static_cast<size_t>(block) * kLanes;
+#pragma GCC unroll 8
+  for (int p = 0; p < kPositions; ++p) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      std::memcpy(output + p * channel_step + b * kLanes, &sum[p][b], sizeof(Vector));
+    }
+  }
+}
+
+template <int kLanes, int kMostPositions, int kBlocks>
+inline void float_blocks(const FloatRowJob& job, int block) {
+  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
+  for (int piece = 0, position = 0; piece < pieces; ++piece) {
+    const int left_pieces = pieces - piece;
+    const int count = (job.positions - position + left_pieces - 1) / left_pieces;
+    switch (count) {
+      case 8: float_piece<kLanes, 8, kBlocks>(job, position, block); break;
+      case 7: float_piece<kLanes, 7, kBlocks>(job, position, block); break;
+      case 6: float_piece<kLanes, 6, kBlocks>(job, position, block); break;
+      case 5: float_piece<kLanes, 5, kBlocks>(job, position, block); break;
+      case 4: float_piece<kLanes, 4, kBlocks>(job, position, block); break;
+      case 3: float_piece<kLanes, 3, kBlocks>(job, position, block); break;
+      case 2: float_piece<kLanes, 2, kBlocks>(job, position, block); break;
+      default: float_piece<kLanes, 1, kBlocks>(job, position, block); break;
+    }
+    position += count;
+  }
+}
+
+template <int kLanes, int kMostPositions, int kMostBlocks>
+inline void float_row(const FloatRowJob& job) {
+  int block = 0;
+  for (; block + kMostBlocks <= job.blocks; block += kMostBlocks) {
+    float_blocks<kLanes, kMostPositions, kMostBlocks>(job, block);
+  }
+  for (; block < job.blocks; ++block) float_blocks<kLanes, kMostPositions, 1>(job, block);
+}
+
+}  // namespace
+}  // namespace bibench

@@ -1,0 +1,170 @@
+#include "float_stem.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace bibench {
+namespace {
+
+constexpr int64_t kTasks = 8;
+constexpr int64_t kLeastTask = 100000;  // multiplications
+
+int64_t round_up(int64_t number, int64_t multiple) {
+  return (number + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+void StemShape::check() const {
+  convolution.check();
+  pooling.check();
+  checked("output channels", outputs, 1);
+  checked("input channels", inputs, 1);
+  for (const Axis& axis : {pooling.vertical, pooling.horizontal}) {
+    // Then every window of the pooling holds a number.
+    if (axis.dilation != 1 || std::max(axis.pad_before, axis.pad_after) >= axis.kernel) {
+      throw InvalidModel("the pooling is dilated, or padded by as much as its kernel");
+    }
+  }
+  const int64_t taps = checked_product(
+      "weights", {convolution.vertical.kernel, convolution.horizontal.kernel, inputs});
+  checked_product("weights", {taps, outputs});
+}
+
+FloatStem::FloatStem(const StemShape& shape, const float* weights, const float* bias,
+                     const InstructionSet& instruction_set)
+    : shape_((shape.check(), shape)), set_(instruction_set) {
+  const int64_t lanes = set_.float_lanes;
+  blocks_ = (shape_.outputs + lanes - 1) / lanes;
+  lanes_ = blocks_ * lanes;
+  const int64_t taps = shape_.convolution.vertical.kernel * shape_.convolution.horizontal.kernel;
+  const int64_t units = taps * shape_.inputs;
+  weights_ = Buffer<float>(blocks_ * units * lanes);
+  bias_ = Buffer<float>(lanes_);
+  std::fill_n(weights_.data(), weights_.size(), 0.0f);
+  std::fill_n(bias_.data(), bias_.size(), 0.0f);
+  for (int64_t channel = 0; channel < shape_.outputs; ++channel) {
+    bias_[channel] = bias[channel];
+    for (int64_t input = 0; input < shape_.inputs; ++input) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        // Within a row of the kernel, a tap's channels follow each other as they do in the input.
+        const int64_t unit = tap * shape_.inputs + input;
+        weights_[(channel / lanes * units + unit) * lanes + channel % lanes] =
+            weights[(channel * shape_.inputs + input) * taps + tap];
+      }
+    }
+  }
+}
+
+void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* input, float* output,
+                    uint8_t* signs, Parallel& parallel) {
+  checked("batch", batch, 0);
+  checked("height", height, 1);
+  checked("width", width, 1);
+  const Axis &vertical = shape_.convolution.vertical, &horizontal = shape_.convolution.horizontal;
+  const Axis &pool_down = shape_.pooling.vertical, &pool_across = shape_.pooling.horizontal;
+  const int64_t rows = vertical.output(height), columns = horizontal.output(width);
+  const int64_t pooled_rows = pool_down.output(rows), pooled_columns = pool_across.output(columns);
+  checked_product("the output", {batch, pooled_rows, pooled_columns, shape_.outputs});
+  const int64_t padded_width = horizontal.padded(width), padded_height = vertical.padded(height);
+  const int64_t row_floats = checked_product("a padded row", {padded_width, shape_.inputs});
+  const int64_t map_floats = checked_product("the padded input", {row_floats, padded_height});
+  const int64_t convolved_floats = checked_product("a convolved row", {columns, lanes_});
+  const int64_t pooled_floats = pooled_columns * lanes_;
+
+  const bool is_dense = horizontal.dilation == 1;
+  std::vector<ptrdiff_t> run_offset;
+  for (int64_t down = 0; down < vertical.kernel; ++down) {
+    for (int64_t across = 0; across < (is_dense ? 1 : horizontal.kernel); ++across) {
+      run_offset.push_back(down * vertical.dilation * row_floats +
+                           across * horizontal.dilation * shape_.inputs);
+    }
+  }
+
+  const int64_t work = checked_product("rows", {rows, columns}) * blocks_ * set_.float_lanes *
+                       static_cast<int64_t>(run_offset.size()) * shape_.inputs;
+  const int64_t tasks = std::max<int64_t>(1, std::min({kTasks, pooled_rows, work / kLeastTask}));
+  // Each task keeps the convolved rows of one pooling window, and one pooled row.
+  const int64_t task_floats =
+      checked_product("rows of a pooling window", {pool_down.kernel, convolved_floats}) +
+      pooled_floats;
+  const int64_t all_floats = round_up(map_floats, 16) + tasks * round_up(task_floats, 16);
+  Workspace::Lease workspace(workspace_, all_floats * sizeof(float));
+  float* padded = reinterpret_cast<float*>(workspace.data());
+  float* task_memory = padded + round_up(map_floats, 16);
+
+  for (int64_t image = 0; image < batch; ++image) {
+    // NCHW → NHWC with a border of zeros.
+    std::memset(padded, 0, map_floats * sizeof(float));
+    for (int64_t channel = 0; channel < shape_.inputs; ++channel) {
+      const float* plane = input + (image * shape_.inputs + channel) * height * width;
+      for (int64_t row = 0; row < height; ++row) {
+        float* target = padded + (row + vertical.pad_before) * row_floats +
+                        horizontal.pad_before * shape_.inputs + channel;
+        for (int64_t column = 0; column < width; ++column) {
+          target[column * shape_.inputs] = plane[row * width + column];
+        }
+      }
+    }
+
+    const auto compute = [&](size_t task) {
+      float* window_rows = task_memory + task * round_up(task_floats, 16);
+      float* pooled = window_rows + pool_down.kernel * convolved_floats;
+      const int64_t first = pooled_rows * task / tasks, last = pooled_rows * (task + 1) / tasks;
+      int64_t convolved = std::max<int64_t>(0, first * pool_down.stride - pool_down.pad_before);
+      for (int64_t pooled_row = first; pooled_row < last; ++pooled_row) {
+        const int64_t start = pooled_row * pool_down.stride - pool_down.pad_before;
+        const int64_t begin = std::max<int64_t>(0, start);
+        const int64_t end = std::min(rows, start + pool_down.kernel);
+        for (convolved = std::max(convolved, begin); convolved < end; ++convolved) {
+          FloatRowJob job{};
+          job.input = padded + convolved * vertical.stride * row_floats;
+          job.input_step = horizontal.stride * shape_.inputs;
+          job.run_offset = run_offset.data();
+          job.run_count = static_cast<int>(run_offset.size());
+          job.run_units = static_cast<int>((is_dense ? horizontal.kernel : 1) * shape_.inputs);
+          job.weights = weights_.data();
+          job.blocks = static_cast<int>(blocks_);
+          job.bias = bias_.data();
+          job.output = window_rows + convolved % pool_down.kernel * convolved_floats;
+          job.positions = static_cast<int>(columns);
+          set_.convolve_float_row(job);
+        }
+        for (int64_t column = 0; column < pooled_columns; ++column) {
+          const int64_t left = column * pool_across.stride - pool_across.pad_before;
+          const int64_t from = std::max<int64_t>(0, left);
+          const int64_t to = std::min(columns, left + pool_across.kernel);
+          float* target = pooled + column * lanes_;
+          const float* source = window_rows + begin % pool_down.kernel * convolved_floats;
+          std::memcpy(target, source + from * lanes_, lanes_ * sizeof(float));
+          for (int64_t row = begin; row < end; ++row) {
+            source = window_rows + row % pool_down.kernel * convolved_floats;
+            for (int64_t place = from; place < to; ++place) {
+              const float* numbers = source + place * lanes_;
+              for (int64_t lane = 0; lane < lanes_; ++lane) {
+                target[lane] = numbers[lane] > target[lane] ? numbers[lane] : target[lane];
+              }
+            }
+          }
+          if (shape_.has_clip) {
+            for (int64_t lane = 0; lane < lanes_; ++lane) {
+              const float raised = target[lane] < shape_.low ? shape_.low : target[lane];
+              target[lane] = raised > shape_.high ? shape_.high : raised;
+            }
+          }
+          const int64_t place = (image * pooled_rows + pooled_row) * pooled_columns + column;
+          if (output != nullptr) {
+            std::memcpy(output + place * shape_.outputs, target, shape_.outputs * sizeof(float));
+          }
+          if (signs != nullptr) {
+            set_.pack_signs(target, shape_.outputs, signs + place * ((shape_.outputs + 7) / 8));
+          }
+        }
+      }
+    };
+    parallel.run(tasks, compute);
+  }
+}
+
+}  // namespace bibench
