@@ -13,7 +13,8 @@
     ├── ArtifactError      an exported folder that is missing, damaged or of another form
     ├── ResultsError       a results file that cannot be read
     ├── DeviceError        a device that is unknown, unreachable, or whose command failed
-    └── MissingExtraError  an optional part of bibench that is not installed
+    ├── MissingExtraError  an optional part of bibench that is not installed
+    └── MissingLibraryError  a compiled part of bibench that was not built, or does not load
 
 The command line prints such an error as one line and exits with 2; any other
 exception is a bug of ours and shows its trace.
@@ -154,3 +155,7 @@ class MissingExtraError(DeployError):
             f"{purpose} needs {package}, {state}; "
             f"run in a clone of bibench: python -m pip install {place}"
         )
+
+
+class MissingLibraryError(DeployError):
+    """A compiled part of bibench that was not built, or that this machine cannot load."""

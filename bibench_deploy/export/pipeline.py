@@ -88,7 +88,7 @@ def export_source(
     writer_target = targets.load(target)
     targets.check_options(writer_target, options)
     with writer_target.open_writer() as writer, staged_directory(out) as directory:
-        onnx_path = directory / "model.onnx"
+        onnx_path = directory / writer_target.onnx_name
         progress("writing ONNX")
         reference = write_onnx(source, onnx_path)
         graph = load_graph(source.onnx_path or onnx_path)
@@ -124,7 +124,7 @@ def export_source(
             float_twin(twin)
             twin_directory = directory / TWIN_DIRECTORY
             twin_directory.mkdir()
-            with writing(twin_directory / "model.onnx") as twin_path:
+            with writing(twin_directory / writer_target.onnx_name) as twin_path:
                 ir.save(twin, twin_path)
             export.write(twin, Comparison(twin, inputs), twin_directory, None, lambda: None)
     return Artifact.load(out)
@@ -315,7 +315,7 @@ class _Export:
     ) -> dict[str, Any]:
         is_twin = linted is None
         files = {role: file_entry(path) for role, path in written.files.items()}
-        files["onnx"] = file_entry(directory / "model.onnx")
+        files["onnx"] = file_entry(directory / self._target.onnx_name)
         output = graph.graph.outputs[0]
         parts = self._target.size_by_part(written.files["model"])
         return {

@@ -218,6 +218,8 @@ class Target(Protocol):
     suffix: str = ""
     #: Whether a constant per channel in front of a sign is held without being asked for.
     holds_mean_shift: bool = True
+    #: Name of the source graph's file, where the target's own model file is not called that.
+    onnx_name: str = "model.onnx"
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """Every reason why the target cannot hold a model; empty where it can.
