@@ -10,8 +10,9 @@ lowest bit first; 1 is −1. An input or output that a node has not is left out.
     clip(prelu(scale · dot + bias + residual, slope) + shift); the signs are those of the numbers
     plus `sign_offset`. Attributes: `strides`, `pads`, `dilations`, `group` as of Conv,
     `input_channels`, `pad_value` (−1, 0 or 1), `low` and `high` of the clip.
-  - `FloatStem`: image [N, I, H, W], weights [O, I, kH, kW], bias [O] → numbers?, signs?. A
-    convolution, max pooling (`pool_kernel`, `pool_strides`, `pool_pads`) and a clip.
+  - `FloatStem`: image [N, I, H, W], weights [O, I, kH, kW], bias [O], sign_offset [O]?
+    → numbers?, signs?. A convolution, max pooling (`pool_kernel`, `pool_strides`, `pool_pads`) and
+    a clip; signs as of BinaryConv.
 """
 
 from __future__ import annotations

@@ -52,47 +52,69 @@ inline __m256i lane_mask(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
 }
 
-inline void finish(const RowJob& job, const uint16_t* differing, int position, int lane) {
+// What is done with the dot products of eight lanes, at `kPositions` positions. The vectors are
+// loaded once, and signs are stored last: a store of bytes might, for all the compiler knows, have
+// changed the job itself.
+template <int kPositions>
+inline void finish(const RowJob& job, const uint16_t* differing, size_t differing_step,
+                   int position, int lane) {
   const int left = job.channels - lane;
   if (left <= 0) return;
   const __m256i mask = lane_mask(left);
-  const int32_t* border = job.border + job.border_class[position] * job.border_step + lane;
-  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(differing));
-  const __m256i count = _mm256_cvtepu16_epi32(halves);
-  const __m256i dot = _mm256_sub_epi32(load(border), _mm256_add_epi32(count, count));
-  const __m256 scale = _mm256_loadu_ps(job.scale + lane), bias = _mm256_loadu_ps(job.bias + lane);
   const __m256 zero = _mm256_setzero_ps();
-  __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, bias);
-  const size_t place = position * job.channel_step + lane;
-  if (job.residual) {
-    value = _mm256_add_ps(value, _mm256_maskload_ps(job.residual + place, mask));
-  }
-  if (job.slope) {
-    const __m256 steeper = _mm256_mul_ps(value, _mm256_loadu_ps(job.slope + lane));
-    value = _mm256_blendv_ps(value, steeper, _mm256_cmp_ps(value, zero, _CMP_LT_OQ));
-  }
-  if (job.shift) value = _mm256_add_ps(value, _mm256_loadu_ps(job.shift + lane));
-  if (job.has_clip) {
-    value = _mm256_max_ps(_mm256_set1_ps(job.low), value);
-    value = _mm256_min_ps(_mm256_set1_ps(job.high), value);
-  }
-  if (job.output) {
-    if (left >= 8) {
-      _mm256_storeu_ps(job.output + place, value);
-    } else {
-      _mm256_maskstore_ps(job.output + place, mask, value);
+  const __m256 low = _mm256_set1_ps(job.low), high = _mm256_set1_ps(job.high);
+  const auto vector = [&](const float* numbers) {
+    return numbers == nullptr ? zero : _mm256_loadu_ps(numbers + lane);
+  };
+  const __m256 scale = vector(job.scale), bias = vector(job.bias), slope = vector(job.slope);
+  const __m256 shift = vector(job.shift), sign_offset = vector(job.sign_offset);
+  const bool has_slope = job.slope != nullptr, has_shift = job.shift != nullptr;
+  const bool has_offset = job.sign_offset != nullptr, has_clip = job.has_clip;
+  const int32_t* border = job.border + lane;
+  const size_t border_step = job.border_step, channel_step = job.channel_step;
+  const uint16_t* border_class = job.border_class + position;
+  const float* residual =
+      job.residual == nullptr ? nullptr : job.residual + position * channel_step + lane;
+  float* output = job.output == nullptr ? nullptr : job.output + position * channel_step + lane;
+  int signs[kPositions];
+#pragma GCC unroll 4
+  for (int p = 0; p < kPositions; ++p) {
+    const uint16_t* counts = differing + p * differing_step;
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(counts));
+    const __m256i twice = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 1);
+    const __m256i dot = _mm256_sub_epi32(load(border + border_class[p] * border_step), twice);
+    __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, bias);
+    if (residual) {
+      value = _mm256_add_ps(value, _mm256_maskload_ps(residual + p * channel_step, mask));
     }
+    if (has_slope) {
+      const __m256 negative = _mm256_cmp_ps(value, zero, _CMP_LT_OQ);
+      value = _mm256_blendv_ps(value, _mm256_mul_ps(value, slope), negative);
+    }
+    if (has_shift) value = _mm256_add_ps(value, shift);
+    if (has_clip) value = _mm256_min_ps(high, _mm256_max_ps(low, value));
+    if (output) {
+      if (left >= 8) {
+        _mm256_storeu_ps(output + p * channel_step, value);
+      } else {
+        _mm256_maskstore_ps(output + p * channel_step, mask, value);
+      }
+    }
+    if (has_offset) value = _mm256_add_ps(value, sign_offset);
+    signs[p] = _mm256_movemask_ps(_mm256_cmp_ps(value, zero, _CMP_LT_OQ));
   }
   if (!job.signs) return;
-  if (job.sign_offset) value = _mm256_add_ps(value, _mm256_loadu_ps(job.sign_offset + lane));
-  int signs = _mm256_movemask_ps(_mm256_cmp_ps(value, zero, _CMP_LT_OQ));
-  if (left < 8) signs &= (1 << left) - 1;
-  job.signs[position * job.sign_step + lane / 8] = static_cast<uint8_t>(signs);
+  const int kept = left < 8 ? (1 << left) - 1 : 255;
+  const size_t sign_step = job.sign_step;
+  uint8_t* packed = job.signs + position * sign_step + lane / 8;
+  for (int p = 0; p < kPositions; ++p, packed += sign_step) {
+    *packed = static_cast<uint8_t>(signs[p] & kept);
+  }
 }
 
 template <int kPositions, int kBlocks>
 inline void convolve(const RowJob& job, int position, int block) {
-  uint16_t differing[kPositions][kBlocks][kLanes] = {};
+  uint16_t differing[kPositions][kBlocks * kLanes] = {};
   const uint8_t* first_tap = job.input + position * job.input_step;
   const uint8_t* weights = job.weights + block * job.block_bytes;
   for (int run = 0; run < job.run_count; ++run) {
@@ -129,18 +151,15 @@ inline void convolve(const RowJob& job, int position, int block) {
       for (int p = 0; p < kPositions; ++p) {
 #pragma GCC unroll 2
         for (int b = 0; b < kBlocks; ++b) {
-          add_to(differing[p][b], _mm256_castsi256_si128(count[p][b]));
-          add_to(differing[p][b] + 16, _mm256_extracti128_si256(count[p][b], 1));
+          uint16_t* sums = differing[p] + b * kLanes;
+          add_to(sums, _mm256_castsi256_si128(count[p][b]));
+          add_to(sums + 16, _mm256_extracti128_si256(count[p][b], 1));
         }
       }
     }
   }
-  for (int p = 0; p < kPositions; ++p) {
-    for (int b = 0; b < kBlocks; ++b) {
-      for (int lane = 0; lane < kLanes; lane += 8) {
-        finish(job, differing[p][b] + lane, position + p, (block + b) * kLanes + lane);
-      }
-    }
+  for (int lane = 0; lane < kBlocks * kLanes; lane += 8) {
+    finish<kPositions>(job, differing[0] + lane, kBlocks * kLanes, position, block * kLanes + lane);
   }
 }
 
@@ -186,9 +205,13 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<8, 6, 2>(job); }
 
+void take_larger(const float* source, size_t count, float* target) {
+  larger_of_both(source, count, target);
+}
+
 }  // namespace
 
-const InstructionSet avx2 = {"avx2", 1, kLanes, 1, true, 65535, 2, 8,
-                             convolve_row, convolve_float_row, pack_signs};
+const InstructionSet avx2 = {"avx2", 1, kLanes, true, 65535, 2, 8,
+                             convolve_row, convolve_float_row, take_larger, pack_signs};
 
 }  // namespace bibench

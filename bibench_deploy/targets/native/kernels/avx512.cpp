@@ -21,47 +21,67 @@ inline __mmask16 lane_mask(int channels) {
   return channels >= kLanes ? 0xffff : static_cast<__mmask16>((1u << channels) - 1);
 }
 
-inline void finish(const RowJob& job, __m512i differing, int position, int block) {
+// What is done with the dot products of one block, at `kPositions` positions. The vectors are loaded
+// once, and signs are stored last: a store of bytes might, for all the compiler knows, have changed
+// the job itself.
+template <int kPositions>
+inline void finish(const RowJob& job, const __m512i* differing, int position, int block) {
   const int lane = block * kLanes;
   const int left = job.channels - lane;
   const __mmask16 mask = lane_mask(left);
-  const int32_t* border = job.border + job.border_class[position] * job.border_step + lane;
-  const __m512i twice = _mm512_add_epi32(differing, differing);
-  const __m512i dot = _mm512_sub_epi32(_mm512_loadu_si512(border), twice);
-  const __m512 scale = _mm512_loadu_ps(job.scale + lane), bias = _mm512_loadu_ps(job.bias + lane);
-  __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, bias);
-  const size_t place = position * job.channel_step + lane;
-  if (job.residual) {
-    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, job.residual + place));
+  const __m512 zero = _mm512_setzero_ps();
+  const __m512 low = _mm512_set1_ps(job.low), high = _mm512_set1_ps(job.high);
+  const auto vector = [&](const float* numbers) {
+    return numbers == nullptr ? zero : _mm512_loadu_ps(numbers + lane);
+  };
+  const __m512 scale = vector(job.scale), bias = vector(job.bias), slope = vector(job.slope);
+  const __m512 shift = vector(job.shift), sign_offset = vector(job.sign_offset);
+  const bool has_slope = job.slope != nullptr, has_shift = job.shift != nullptr;
+  const bool has_offset = job.sign_offset != nullptr, has_clip = job.has_clip;
+  const int32_t* border = job.border + lane;
+  const size_t border_step = job.border_step, channel_step = job.channel_step;
+  const uint16_t* border_class = job.border_class + position;
+  const float* residual =
+      job.residual == nullptr ? nullptr : job.residual + position * channel_step + lane;
+  float* output = job.output == nullptr ? nullptr : job.output + position * channel_step + lane;
+  uint16_t signs[kPositions];
+#pragma GCC unroll 8
+  for (int p = 0; p < kPositions; ++p) {
+    const __m512i largest = _mm512_loadu_si512(border + border_class[p] * border_step);
+    const __m512i dot = _mm512_sub_epi32(largest, _mm512_slli_epi32(differing[p], 1));
+    __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, bias);
+    if (residual) {
+      value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual + p * channel_step));
+    }
+    if (has_slope) {
+      const __mmask16 negative = _mm512_cmp_ps_mask(value, zero, _CMP_LT_OQ);
+      value = _mm512_mask_mul_ps(value, negative, value, slope);
+    }
+    if (has_shift) value = _mm512_add_ps(value, shift);
+    if (has_clip) value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+    if (output) _mm512_mask_storeu_ps(output + p * channel_step, mask, value);
+    if (has_offset) value = _mm512_add_ps(value, sign_offset);
+    signs[p] = _mm512_mask_cmp_ps_mask(mask, value, zero, _CMP_LT_OQ);
   }
-  if (job.slope) {
-    const __mmask16 negative = _mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_LT_OQ);
-    value = _mm512_mask_mul_ps(value, negative, value, _mm512_loadu_ps(job.slope + lane));
-  }
-  if (job.shift) value = _mm512_add_ps(value, _mm512_loadu_ps(job.shift + lane));
-  if (job.has_clip) {
-    value = _mm512_max_ps(_mm512_set1_ps(job.low), value);
-    value = _mm512_min_ps(_mm512_set1_ps(job.high), value);
-  }
-  if (job.output) _mm512_mask_storeu_ps(job.output + place, mask, value);
   if (!job.signs) return;
-  if (job.sign_offset) value = _mm512_add_ps(value, _mm512_loadu_ps(job.sign_offset + lane));
-  const uint16_t signs = _mm512_mask_cmp_ps_mask(mask, value, _mm512_setzero_ps(), _CMP_LT_OQ);
-  uint8_t* packed = job.signs + position * job.sign_step + lane / 8;
-  if (left > 8) {
-    std::memcpy(packed, &signs, 2);
-  } else {
-    *packed = static_cast<uint8_t>(signs);
+  const size_t sign_step = job.sign_step;
+  uint8_t* packed = job.signs + position * sign_step + lane / 8;
+  for (int p = 0; p < kPositions; ++p, packed += sign_step) {
+    if (left > 8) {
+      std::memcpy(packed, &signs[p], 2);
+    } else {
+      *packed = static_cast<uint8_t>(signs[p]);
+    }
   }
 }
 
 template <int kPositions, int kBlocks>
 inline void convolve(const RowJob& job, int position, int block) {
-  __m512i differing[kPositions][kBlocks];
-#pragma GCC unroll 8
-  for (int p = 0; p < kPositions; ++p) {
+  __m512i differing[kBlocks][kPositions];
 #pragma GCC unroll 4
-    for (int b = 0; b < kBlocks; ++b) differing[p][b] = _mm512_setzero_si512();
+  for (int b = 0; b < kBlocks; ++b) {
+#pragma GCC unroll 8
+    for (int p = 0; p < kPositions; ++p) differing[b][p] = _mm512_setzero_si512();
   }
   const uint8_t* first_tap = job.input + position * job.input_step;
   const uint8_t* weights = job.weights + block * job.block_bytes;
@@ -81,16 +101,13 @@ inline void convolve(const RowJob& job, int position, int block) {
 #pragma GCC unroll 4
         for (int b = 0; b < kBlocks; ++b) {
           const __m512i count = _mm512_popcnt_epi32(_mm512_xor_si512(signs, weight[b]));
-          differing[p][b] = _mm512_add_epi32(differing[p][b], count);
+          differing[b][p] = _mm512_add_epi32(differing[b][p], count);
         }
       }
     }
   }
-#pragma GCC unroll 8
-  for (int p = 0; p < kPositions; ++p) {
 #pragma GCC unroll 4
-    for (int b = 0; b < kBlocks; ++b) finish(job, differing[p][b], position + p, block + b);
-  }
+  for (int b = 0; b < kBlocks; ++b) finish<kPositions>(job, differing[b], position, block + b);
 }
 
 template <int kBlocks>
@@ -145,9 +162,13 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<16, 7, 4>(job); }
 
+void take_larger(const float* source, size_t count, float* target) {
+  larger_of_both(source, count, target);
+}
+
 }  // namespace
 
-const InstructionSet avx512 = {"avx512", 4, kLanes, 1, false, int64_t{1} << 30, 2, 16,
-                               convolve_row, convolve_float_row, pack_signs};
+const InstructionSet avx512 = {"avx512", 4, kLanes, false, int64_t{1} << 30, 2, 16,
+                               convolve_row, convolve_float_row, take_larger, pack_signs};
 
 }  // namespace bibench

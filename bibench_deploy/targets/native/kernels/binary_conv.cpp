@@ -89,7 +89,7 @@ BinaryConv::BinaryConv(const LayerShape& shape, const uint8_t* weights, const Ep
   position_units_ = divide_up(shape_.group_inputs, 8 * set_.unit_bytes);
   position_bytes_ = position_units_ * set_.unit_bytes * (set_.splits_nibbles ? 2 : 1);
   group_blocks_ = divide_up(shape_.group_outputs(), set_.lanes);
-  block_units_ = round_up(shape_.taps() * position_units_, set_.unit_multiple);
+  block_units_ = shape_.taps() * position_units_;
   block_bytes_ = static_cast<size_t>(block_units_ * set_.lanes * set_.unit_bytes) *
                  (set_.splits_nibbles ? 2 : 1);
   lanes_ = shape_.groups * group_blocks_ * set_.lanes;
@@ -289,10 +289,10 @@ void BinaryConv::run(int64_t batch, int64_t height, int64_t width, const uint8_t
   const int64_t tasks = std::max<int64_t>(1, std::min(kTasks, work / kLeastTask));
   const int64_t channel_tasks = std::min(shape_.groups * parts, tasks);
   const int64_t row_tasks = std::min(rows, divide_up(tasks, channel_tasks));
-  const int64_t scratch_words = &set_ == &portable ? 2 * block_units_ : 0;
+  const int64_t scratch_bytes = &set_ == &portable ? 16 * block_units_ : 0;
   Workspace::Lease workspace(workspace_, round_up(all_bytes, 64) +
-                                             8 * scratch_words * channel_tasks * row_tasks);
-  uint64_t* scratch = reinterpret_cast<uint64_t*>(workspace.data() + round_up(all_bytes, 64));
+                                             scratch_bytes * channel_tasks * row_tasks);
+  uint8_t* scratch = workspace.data() + round_up(all_bytes, 64);
 
   const int64_t sign_bytes = divide_up(shape_.outputs, 8);
   for (int64_t image = 0; image < batch; ++image) {
@@ -336,7 +336,7 @@ void BinaryConv::run(int64_t batch, int64_t height, int64_t width, const uint8_t
         job.channel_step = shape_.outputs;
         job.sign_step = sign_bytes;
         job.positions = static_cast<int>(columns);
-        job.scratch = scratch + task * scratch_words;
+        job.scratch = scratch + task * scratch_bytes;
         for (int64_t row = first_row; row < last_row; ++row) {
           const int64_t position = (image * rows + row) * columns;
           job.input = workspace.data() + group * map_bytes + row * vertical.stride * row_bytes;

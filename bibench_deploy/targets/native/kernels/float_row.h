@@ -1,8 +1,6 @@
 // A row of a float convolution, for whatever vectors the including file is compiled for.
 #pragma once
 
-#include <cstring>
-
 #include "instruction_set.h"
 
 namespace bibench {
@@ -11,7 +9,11 @@ namespace {
 // Each weight is loaded once for kPositions output positions, each input once for kBlocks blocks.
 template <int kLanes, int kPositions, int kBlocks>
 inline void float_piece(const FloatRowJob& job, int position, int block) {
-  typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4)));
+  typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+  typedef float Unaligned __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+  const auto load = [](const float* numbers) -> Vector {
+    return *reinterpret_cast<const Unaligned*>(numbers);
+  };
   const size_t channel_step = static_cast<size_t>(job.blocks) * kLanes;
   const size_t block_floats = static_cast<size_t>(job.run_count) * job.run_units * kLanes;
   Vector sum[kPositions][kBlocks];
@@ -19,7 +21,7 @@ inline void float_piece(const FloatRowJob& job, int position, int block) {
   for (int p = 0; p < kPositions; ++p) {
 #pragma GCC unroll 4
     for (int b = 0; b < kBlocks; ++b) {
-      std::memcpy(&sum[p][b], job.bias + (block + b) * kLanes, sizeof(Vector));
+      sum[p][b] = load(job.bias + (block + b) * kLanes);
     }
   }
   const float* first_tap = job.input + position * job.input_step;
@@ -30,7 +32,7 @@ inline void float_piece(const FloatRowJob& job, int position, int block) {
       Vector weight[kBlocks];
 #pragma GCC unroll 4
       for (int b = 0; b < kBlocks; ++b) {
-        std::memcpy(&weight[b], weights + b * block_floats, sizeof(Vector));
+        weight[b] = load(weights + b * block_floats);
       }
 #pragma GCC unroll 8
       for (int p = 0; p < kPositions; ++p) {
@@ -45,7 +47,7 @@ inline void float_piece(const FloatRowJob& job, int position, int block) {
   for (int p = 0; p < kPositions; ++p) {
 #pragma GCC unroll 4
     for (int b = 0; b < kBlocks; ++b) {
-      std::memcpy(output + p * channel_step + b * kLanes, &sum[p][b], sizeof(Vector));
+      *reinterpret_cast<Unaligned*>(output + p * channel_step + b * kLanes) = sum[p][b];
     }
   }
 }
@@ -57,14 +59,19 @@ inline void float_blocks(const FloatRowJob& job, int block) {
     const int left_pieces = pieces - piece;
     const int count = (job.positions - position + left_pieces - 1) / left_pieces;
     switch (count) {
-      case 8: float_piece<kLanes, 8, kBlocks>(job, position, block); break;
-      case 7: float_piece<kLanes, 7, kBlocks>(job, position, block); break;
-      case 6: float_piece<kLanes, 6, kBlocks>(job, position, block); break;
-      case 5: float_piece<kLanes, 5, kBlocks>(job, position, block); break;
-      case 4: float_piece<kLanes, 4, kBlocks>(job, position, block); break;
-      case 3: float_piece<kLanes, 3, kBlocks>(job, position, block); break;
+      case 1: float_piece<kLanes, 1, kBlocks>(job, position, block); break;
       case 2: float_piece<kLanes, 2, kBlocks>(job, position, block); break;
-      default: float_piece<kLanes, 1, kBlocks>(job, position, block); break;
+      case 3: float_piece<kLanes, 3, kBlocks>(job, position, block); break;
+      case 4: float_piece<kLanes, 4, kBlocks>(job, position, block); break;
+      default:
+        if constexpr (kMostPositions > 4) {
+          switch (count) {
+            case 5: float_piece<kLanes, 5, kBlocks>(job, position, block); break;
+            case 6: float_piece<kLanes, 6, kBlocks>(job, position, block); break;
+            case 7: float_piece<kLanes, 7, kBlocks>(job, position, block); break;
+            default: float_piece<kLanes, 8, kBlocks>(job, position, block); break;
+          }
+        }
     }
     position += count;
   }
@@ -77,6 +84,12 @@ inline void float_row(const FloatRowJob& job) {
     float_blocks<kLanes, kMostPositions, kMostBlocks>(job, block);
   }
   for (; block < job.blocks; ++block) float_blocks<kLanes, kMostPositions, 1>(job, block);
+}
+
+inline void larger_of_both(const float* source, size_t count, float* target) {
+  for (size_t index = 0; index < count; ++index) {
+    target[index] = source[index] > target[index] ? source[index] : target[index];
+  }
 }
 
 }  // namespace

@@ -33,8 +33,9 @@ void StemShape::check() const {
 }
 
 FloatStem::FloatStem(const StemShape& shape, const float* weights, const float* bias,
-                     const InstructionSet& instruction_set)
+                     const float* sign_offset, const InstructionSet& instruction_set)
     : shape_((shape.check(), shape)), set_(instruction_set) {
+  if (sign_offset != nullptr) sign_offset_.assign(sign_offset, sign_offset + shape_.outputs);
   const int64_t lanes = set_.float_lanes;
   blocks_ = (shape_.outputs + lanes - 1) / lanes;
   lanes_ = blocks_ * lanes;
@@ -71,7 +72,7 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
   const int64_t row_floats = checked_product("a padded row", {padded_width, shape_.inputs});
   const int64_t map_floats = checked_product("the padded input", {row_floats, padded_height});
   const int64_t convolved_floats = checked_product("a convolved row", {columns, lanes_});
-  const int64_t pooled_floats = pooled_columns * lanes_;
+  const int64_t pooled_floats = checked_product("a pooled row", {pooled_columns, lanes_});
 
   const bool is_dense = horizontal.dilation == 1;
   std::vector<ptrdiff_t> run_offset;
@@ -85,10 +86,10 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
   const int64_t work = checked_product("rows", {rows, columns}) * blocks_ * set_.float_lanes *
                        static_cast<int64_t>(run_offset.size()) * shape_.inputs;
   const int64_t tasks = std::max<int64_t>(1, std::min({kTasks, pooled_rows, work / kLeastTask}));
-  // Each task keeps the convolved rows of one pooling window, and one pooled row.
+  // Each task keeps a convolved row, those of a pooling window, a pooled row, and shifted numbers.
   const int64_t task_floats =
-      checked_product("rows of a pooling window", {pool_down.kernel, convolved_floats}) +
-      pooled_floats;
+      convolved_floats + pooled_floats + lanes_ +
+      checked_product("rows of a pooling window", {pool_down.kernel, pooled_floats});
   const int64_t all_floats = round_up(map_floats, 16) + tasks * round_up(task_floats, 16);
   Workspace::Lease workspace(workspace_, all_floats * sizeof(float));
   float* padded = reinterpret_cast<float*>(workspace.data());
@@ -97,69 +98,78 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
   for (int64_t image = 0; image < batch; ++image) {
     // NCHW → NHWC with a border of zeros.
     std::memset(padded, 0, map_floats * sizeof(float));
-    for (int64_t channel = 0; channel < shape_.inputs; ++channel) {
-      const float* plane = input + (image * shape_.inputs + channel) * height * width;
-      for (int64_t row = 0; row < height; ++row) {
-        float* target = padded + (row + vertical.pad_before) * row_floats +
-                        horizontal.pad_before * shape_.inputs + channel;
-        for (int64_t column = 0; column < width; ++column) {
-          target[column * shape_.inputs] = plane[row * width + column];
+    const float* planes = input + image * shape_.inputs * height * width;
+    for (int64_t row = 0; row < height; ++row) {
+      float* target = padded + (row + vertical.pad_before) * row_floats +
+                      horizontal.pad_before * shape_.inputs;
+      for (int64_t column = 0; column < width; ++column) {
+        const float* numbers = planes + row * width + column;
+        for (int64_t channel = 0; channel < shape_.inputs; ++channel) {
+          *target++ = numbers[channel * height * width];
         }
       }
     }
 
     const auto compute = [&](size_t task) {
-      float* window_rows = task_memory + task * round_up(task_floats, 16);
-      float* pooled = window_rows + pool_down.kernel * convolved_floats;
+      float* convolved = task_memory + task * round_up(task_floats, 16);
+      float* window_rows = convolved + convolved_floats;
+      float* pooled = window_rows + pool_down.kernel * pooled_floats;
+      float* shifted = pooled + pooled_floats;
+      // A row of the convolution, pooled across.
+      const auto make_row = [&](int64_t row) {
+        FloatRowJob job{};
+        job.input = padded + row * vertical.stride * row_floats;
+        job.input_step = horizontal.stride * shape_.inputs;
+        job.run_offset = run_offset.data();
+        job.run_count = static_cast<int>(run_offset.size());
+        job.run_units = static_cast<int>((is_dense ? horizontal.kernel : 1) * shape_.inputs);
+        job.weights = weights_.data();
+        job.blocks = static_cast<int>(blocks_);
+        job.bias = bias_.data();
+        job.output = convolved;
+        job.positions = static_cast<int>(columns);
+        set_.convolve_float_row(job);
+        float* target = window_rows + row % pool_down.kernel * pooled_floats;
+        for (int64_t column = 0; column < pooled_columns; ++column, target += lanes_) {
+          const int64_t left = column * pool_across.stride - pool_across.pad_before;
+          const int64_t first = std::max<int64_t>(0, left);
+          const int64_t last = std::min(columns, left + pool_across.kernel);
+          std::memcpy(target, convolved + first * lanes_, lanes_ * sizeof(float));
+          for (int64_t place = first + 1; place < last; ++place) {
+            set_.take_larger(convolved + place * lanes_, lanes_, target);
+          }
+        }
+      };
       const int64_t first = pooled_rows * task / tasks, last = pooled_rows * (task + 1) / tasks;
-      int64_t convolved = std::max<int64_t>(0, first * pool_down.stride - pool_down.pad_before);
+      int64_t next = 0;
       for (int64_t pooled_row = first; pooled_row < last; ++pooled_row) {
         const int64_t start = pooled_row * pool_down.stride - pool_down.pad_before;
         const int64_t begin = std::max<int64_t>(0, start);
         const int64_t end = std::min(rows, start + pool_down.kernel);
-        for (convolved = std::max(convolved, begin); convolved < end; ++convolved) {
-          FloatRowJob job{};
-          job.input = padded + convolved * vertical.stride * row_floats;
-          job.input_step = horizontal.stride * shape_.inputs;
-          job.run_offset = run_offset.data();
-          job.run_count = static_cast<int>(run_offset.size());
-          job.run_units = static_cast<int>((is_dense ? horizontal.kernel : 1) * shape_.inputs);
-          job.weights = weights_.data();
-          job.blocks = static_cast<int>(blocks_);
-          job.bias = bias_.data();
-          job.output = window_rows + convolved % pool_down.kernel * convolved_floats;
-          job.positions = static_cast<int>(columns);
-          set_.convolve_float_row(job);
+        for (next = std::max(next, begin); next < end; ++next) make_row(next);
+        const auto row_of = [&](int64_t row) {
+          return window_rows + row % pool_down.kernel * pooled_floats;
+        };
+        std::memcpy(pooled, row_of(begin), pooled_floats * sizeof(float));
+        for (int64_t row = begin + 1; row < end; ++row) {
+          set_.take_larger(row_of(row), pooled_floats, pooled);
+        }
+        for (int64_t index = 0; shape_.has_clip && index < pooled_floats; ++index) {
+          const float raised = pooled[index] < shape_.low ? shape_.low : pooled[index];
+          pooled[index] = raised > shape_.high ? shape_.high : raised;
         }
         for (int64_t column = 0; column < pooled_columns; ++column) {
-          const int64_t left = column * pool_across.stride - pool_across.pad_before;
-          const int64_t from = std::max<int64_t>(0, left);
-          const int64_t to = std::min(columns, left + pool_across.kernel);
-          float* target = pooled + column * lanes_;
-          const float* source = window_rows + begin % pool_down.kernel * convolved_floats;
-          std::memcpy(target, source + from * lanes_, lanes_ * sizeof(float));
-          for (int64_t row = begin; row < end; ++row) {
-            source = window_rows + row % pool_down.kernel * convolved_floats;
-            for (int64_t place = from; place < to; ++place) {
-              const float* numbers = source + place * lanes_;
-              for (int64_t lane = 0; lane < lanes_; ++lane) {
-                target[lane] = numbers[lane] > target[lane] ? numbers[lane] : target[lane];
-              }
-            }
-          }
-          if (shape_.has_clip) {
-            for (int64_t lane = 0; lane < lanes_; ++lane) {
-              const float raised = target[lane] < shape_.low ? shape_.low : target[lane];
-              target[lane] = raised > shape_.high ? shape_.high : raised;
-            }
-          }
+          const float* numbers = pooled + column * lanes_;
           const int64_t place = (image * pooled_rows + pooled_row) * pooled_columns + column;
           if (output != nullptr) {
-            std::memcpy(output + place * shape_.outputs, target, shape_.outputs * sizeof(float));
+            std::memcpy(output + place * shape_.outputs, numbers, shape_.outputs * sizeof(float));
           }
-          if (signs != nullptr) {
-            set_.pack_signs(target, shape_.outputs, signs + place * ((shape_.outputs + 7) / 8));
+          if (signs == nullptr) continue;
+          for (size_t channel = 0; channel < sign_offset_.size(); ++channel) {
+            shifted[channel] = numbers[channel] + sign_offset_[channel];
           }
+          set_.pack_signs(sign_offset_.empty() ? numbers : shifted, shape_.outputs,
+                          signs + place * ((shape_.outputs + 7) / 8));
         }
       }
     };

@@ -24,9 +24,10 @@ struct StemShape {
 
 class FloatStem {
  public:
-  // `weights`: [O, I, kH, kW]; `bias`: [O]. Throws InvalidModel where the shape cannot be.
+  // `weights`: [O, I, kH, kW]; `bias`: [O]; `sign_offset`: [O] or null, what is added to a number
+  // before its sign is taken. Throws InvalidModel where the shape cannot be.
   FloatStem(const StemShape& shape, const float* weights, const float* bias,
-            const InstructionSet& instruction_set);
+            const float* sign_offset, const InstructionSet& instruction_set);
 
   // `input`: [N, I, H, W]; `output`: [N, H', W', O] or null; `signs`: [N, H', W', ⌈O / 8⌉] or null.
   void run(int64_t batch, int64_t height, int64_t width, const float* input, float* output,
@@ -47,6 +48,7 @@ class FloatStem {
   int64_t lanes_;          // output channels, filled up to whole blocks
   Buffer<float> weights_;  // blocks [units, lanes of a block]
   Buffer<float> bias_;     // [lanes]
+  std::vector<float> sign_offset_;
   Workspace workspace_;
 };
 

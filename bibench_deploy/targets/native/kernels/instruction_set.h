@@ -52,7 +52,7 @@ struct RowJob {
   size_t sign_step;            // bytes likewise
 
   int positions;
-  uint64_t* scratch;           // two words for each unit, for the portable set alone
+  uint8_t* scratch;            // 16 bytes for each unit, for the portable set alone
 };
 
 // One row of output positions of a convolution in float: see float_conv.h.
@@ -73,14 +73,15 @@ struct InstructionSet {
   const char* name;
   int unit_bytes;      // bits of the input are read in units of so many bytes
   int lanes;           // output channels of a block
-  int unit_multiple;   // a block's units are filled up with zeros to a multiple of this
   bool splits_nibbles; // each byte lies as two: weights as low and high nibble, the input with
                        // both nibbles times 16, the offset of a row in a table of 16 × 16
   int64_t most_bits;   // more bits for one output overflow its counters
-  int part_blocks;     // blocks that are computed together, so that work is not divided further
+  int part_blocks;     // blocks that are computed together: work is not divided further
   int float_lanes;
   void (*convolve_row)(const RowJob&);
   void (*convolve_float_row)(const FloatRowJob&);
+  // target = max(target, source), number by number.
+  void (*take_larger)(const float* source, size_t count, float* target);
   // Packs `count` signs into ⌈count / 8⌉ bytes, 1 where a number is below zero.
   void (*pack_signs)(const float* values, size_t count, uint8_t* signs);
 };

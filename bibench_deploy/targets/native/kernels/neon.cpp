@@ -148,9 +148,13 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<4, 8, 2>(job); }
 
+void take_larger(const float* source, size_t count, float* target) {
+  larger_of_both(source, count, target);
+}
+
 }  // namespace
 
-const InstructionSet neon = {"neon", 1, kLanes, 1, false, 65535, 4, 4,
-                             convolve_row, convolve_float_row, pack_signs};
+const InstructionSet neon = {"neon", 1, kLanes, false, 65535, 4, 4,
+                             convolve_row, convolve_float_row, take_larger, pack_signs};
 
 }  // namespace bibench

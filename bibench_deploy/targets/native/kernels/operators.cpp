@@ -341,11 +341,11 @@ class BinarizeOperator {
   bool channels_last_;
 };
 
-// FloatStem: image, weights, bias → numbers?, signs?
+// FloatStem: image, weights, bias, sign_offset? → numbers?, signs?
 class FloatStemOperator {
  public:
   static constexpr const char* kName = "FloatStem";
-  static constexpr size_t kInputs = 3, kRequired = 3, kOutputs = 2;
+  static constexpr size_t kInputs = 4, kRequired = 3, kOutputs = 2;
   static ort::ElementType input_type(size_t) { return ort::kFloat; }
   static ort::ElementType output_type(size_t index) { return index ? ort::kUint8 : ort::kFloat; }
 
@@ -361,12 +361,15 @@ class FloatStemOperator {
     const Dimensions pool = node.integers("pool_kernel", {1, 1});
     shape.pooling = node.window("pool_", pool[0], pool[1]);
     shape.has_clip = node.clip(shape.low, shape.high);
-    stem_ = std::make_unique<bibench::FloatStem>(shape, weights.data, bias.data, chosen_set());
+    sign_offset_ = node.channel_constant(3, "sign_offset", shape.outputs);
+    stem_ = std::make_unique<bibench::FloatStem>(shape, weights.data, bias.data, sign_offset_,
+                                                 chosen_set());
   }
 
   void compute(Call& call) {
     const auto image = call.input<float>(0);
     expect_rank("the image", image.shape, 4);
+    call.refuse_computed(3, sign_offset_, "sign_offset");
     const int64_t batch = image.shape[0], height = image.shape[2], width = image.shape[3];
     expect_shape("the image", image.shape, {batch, stem_->shape().inputs, height, width});
     bibench::checked("height", height, 1);
@@ -381,6 +384,7 @@ class FloatStemOperator {
 
  private:
   std::unique_ptr<bibench::FloatStem> stem_;
+  const float* sign_offset_;
 };
 
 // An operator with the interface that it was made through.

@@ -1,8 +1,8 @@
-// Any processor: two output channels in the 64-bit halves of a vector, 64 bits of input at a time.
+// Any processor: 16 output channels in the bytes of a vector, 8 bits of input at a time.
 //
-// Without a popcount instruction, counting bits is what costs. Eight words are added up first as
-// columns of bits (Harley and Seal's carry-save adders): ones, twos and fours stay in words, and
-// only every eighth word is counted. Source: Warren, Hacker's Delight, 2nd edition, section 5-1.
+// Without a popcount instruction, counting bits is what costs. Eight vectors are added up first as
+// columns of bits (Harley and Seal's carry-save adders): ones, twos and fours stay as they are, and
+// only every eighth vector is counted. Source: Warren, Hacker's Delight, 2nd edition, section 5-1.
 #include <cstring>
 
 #include "float_row.h"
@@ -11,13 +11,15 @@
 namespace bibench {
 namespace {
 
-constexpr int kLanes = 2;
+constexpr int kLanes = 16;
 constexpr int kGroup = 8;
+// A group adds at most 8 to a byte.
+constexpr int kMostGroups = 255 / 8;
 
-// The compiler makes SSE2 or NEON of it, or two scalar registers where there is neither.
-typedef uint64_t Words __attribute__((vector_size(16)));
+// The compiler makes SSE2 or NEON of it, or scalar registers where there is neither.
+typedef uint64_t Words __attribute__((vector_size(kLanes)));
 
-inline Words load(const uint64_t* source) {
+inline Words load(const void* source) {
   Words words;
   std::memcpy(&words, source, sizeof words);
   return words;
@@ -29,86 +31,116 @@ inline void add_carrying(Words& sum, Words& carry, Words a, Words b) {
   sum = half ^ b;
 }
 
+// The bits of each byte.
 inline Words popcount(Words words) {
   constexpr uint64_t pairs = 0x5555555555555555, nibbles = 0x3333333333333333;
   constexpr uint64_t bytes = 0x0f0f0f0f0f0f0f0f;
   words -= (words >> 1) & pairs;
   words = (words & nibbles) + ((words >> 2) & nibbles);
-  words = (words + (words >> 4)) & bytes;
-  words += words >> 8;
-  words += words >> 16;
-  words += words >> 32;
-  return words & 0x7f;
+  return (words + (words >> 4)) & bytes;
 }
 
-// How many bits of `signs` and of each lane's weights differ; `units` is a multiple of eight.
-inline Words count_differing(const uint64_t* signs, const uint64_t* weights, int units) {
-  Words ones = {}, twos = {}, fours = {}, eights = {};
-  for (int unit = 0; unit < units; unit += kGroup, signs += 2 * kGroup, weights += 2 * kGroup) {
-    const auto differing = [&](int word) { return load(signs + 2 * word) ^ load(weights + 2 * word); };
-    Words twos_of[4], fours_of[2], eight;
-    add_carrying(ones, twos_of[0], differing(0), differing(1));
-    add_carrying(ones, twos_of[1], differing(2), differing(3));
-    add_carrying(twos, fours_of[0], twos_of[0], twos_of[1]);
-    add_carrying(ones, twos_of[2], differing(4), differing(5));
-    add_carrying(ones, twos_of[3], differing(6), differing(7));
-    add_carrying(twos, fours_of[1], twos_of[2], twos_of[3]);
-    add_carrying(fours, eight, fours_of[0], fours_of[1]);
-    eights += popcount(eight);
+inline void add_bytes(Words words, int32_t weight, int32_t* sums) {
+  uint8_t bytes[kLanes];
+  std::memcpy(bytes, &words, sizeof bytes);
+  for (int lane = 0; lane < kLanes; ++lane) sums[lane] += weight * bytes[lane];
+}
+
+// How many bits of the input and of each lane's weights differ. `patch` has each byte of the input
+// in all lanes.
+inline void count_differing(const uint8_t* patch, const uint8_t* weights, int units,
+                            int32_t* differing) {
+  Words ones = {}, twos = {}, fours = {}, rest = {};
+  const auto next = [&] {
+    const Words word = load(patch) ^ load(weights);
+    patch += kLanes;
+    weights += kLanes;
+    return word;
+  };
+  for (int groups = units / kGroup; groups > 0; groups -= kMostGroups) {
+    Words eights = {};
+    const int some = groups < kMostGroups ? groups : kMostGroups;
+    for (int group = 0; group < some; ++group) {
+      Words first_twos, second_twos, first_fours, second_fours, eight;
+      Words a = next(), b = next();
+      add_carrying(ones, first_twos, a, b);
+      a = next(), b = next();
+      add_carrying(ones, second_twos, a, b);
+      add_carrying(twos, first_fours, first_twos, second_twos);
+      a = next(), b = next();
+      add_carrying(ones, first_twos, a, b);
+      a = next(), b = next();
+      add_carrying(ones, second_twos, a, b);
+      add_carrying(twos, second_fours, first_twos, second_twos);
+      add_carrying(fours, eight, first_fours, second_fours);
+      eights += popcount(eight);
+    }
+    add_bytes(eights, 8, differing);
   }
-  return 8 * eights + 4 * popcount(fours) + 2 * popcount(twos) + popcount(ones);
+  for (int unit = units / kGroup * kGroup; unit < units; ++unit) rest += popcount(next());
+  // At most 56, 8, 16 and 32: their sum stays within a byte.
+  add_bytes(rest + popcount(ones) + 2 * popcount(twos) + 4 * popcount(fours), 1, differing);
 }
 
-inline float finish(const RowJob& job, int64_t differing, int position, int lane) {
-  const int32_t border = job.border[job.border_class[position] * job.border_step + lane];
-  const double dot = static_cast<double>(border - 2 * differing);
-  // In double precision, so that it rounds once as a fused multiplication and addition does.
-  float value = static_cast<float>(dot * job.scale[lane] + job.bias[lane]);
+// What is done with the dot products of one block at one position; gives the signs. Whole vectors
+// are computed, though only `count` lanes are output channels: the compiler makes vectors of it.
+inline unsigned finish(const RowJob& job, const int32_t* differing, int position, int lane,
+                       int count) {
+  const int32_t* border = job.border + job.border_class[position] * job.border_step + lane;
   const size_t place = position * job.channel_step + lane;
-  if (job.residual) value += job.residual[place];
-  if (job.slope && value < 0) value *= job.slope[lane];
-  if (job.shift) value += job.shift[lane];
-  if (job.has_clip) {
-    value = value < job.low ? job.low : value;
-    value = value > job.high ? job.high : value;
+  float value[kLanes];
+  for (int own = 0; own < kLanes; ++own) {
+    const float dot = static_cast<float>(border[own] - 2 * differing[own]);
+    value[own] = dot * job.scale[lane + own] + job.bias[lane + own];
   }
-  if (job.output) job.output[place] = value;
-  return job.sign_offset ? value + job.sign_offset[lane] : value;
+  if (job.residual) {
+    for (int own = 0; own < count; ++own) value[own] += job.residual[place + own];
+  }
+  if (job.slope) {
+    for (int own = 0; own < kLanes; ++own) {
+      value[own] *= value[own] < 0 ? job.slope[lane + own] : 1;
+    }
+  }
+  if (job.shift) {
+    for (int own = 0; own < kLanes; ++own) value[own] += job.shift[lane + own];
+  }
+  if (job.has_clip) {
+    for (int own = 0; own < kLanes; ++own) {
+      const float raised = value[own] < job.low ? job.low : value[own];
+      value[own] = raised > job.high ? job.high : raised;
+    }
+  }
+  if (job.output) std::memcpy(job.output + place, value, count * sizeof(float));
+  if (job.sign_offset) {
+    for (int own = 0; own < kLanes; ++own) value[own] += job.sign_offset[lane + own];
+  }
+  unsigned signs = 0;
+  for (int own = 0; own < count; ++own) signs |= unsigned{value[own] < 0} << own;
+  return signs;
 }
 
 void convolve_row(const RowJob& job) {
-  const int units = (job.run_count * job.run_units + kGroup - 1) / kGroup * kGroup;
-  const uint64_t* all_weights = reinterpret_cast<const uint64_t*>(job.weights);
-  const size_t block_words = job.block_bytes / sizeof(uint64_t);
-  // What a position reads, each word twice, so that both lanes can load it.
-  uint64_t* patch = job.scratch;
+  const int units = job.run_count * job.run_units;
+  uint8_t* patch = job.scratch;
   for (int position = 0; position < job.positions; ++position) {
-    uint64_t differing[kLanes];
-    uint8_t* packed = job.signs ? job.signs + position * job.sign_step : nullptr;
     const uint8_t* first_tap = job.input + position * job.input_step;
-    int filled = 0;
+    uint8_t* place = patch;
     for (int run = 0; run < job.run_count; ++run) {
-      for (int unit = 0; unit < job.run_units; ++unit, ++filled) {
-        uint64_t word;
-        std::memcpy(&word, first_tap + job.run_offset[run] + 8 * unit, 8);
-        patch[2 * filled] = patch[2 * filled + 1] = word;
+      for (int unit = 0; unit < job.run_units; ++unit, place += kLanes) {
+        const uint64_t in_all_bytes = first_tap[job.run_offset[run] + unit] * 0x0101010101010101u;
+        const Words in_all_lanes = {in_all_bytes, in_all_bytes};
+        std::memcpy(place, &in_all_lanes, sizeof in_all_lanes);
       }
     }
-    for (; filled < units; ++filled) patch[2 * filled] = patch[2 * filled + 1] = 0;
-    unsigned signs = 0;
     for (int block = 0; block < job.blocks; ++block) {
-      const Words count = count_differing(patch, all_weights + block * block_words, units);
-      std::memcpy(differing, &count, sizeof count);
-      for (int half = 0; half < kLanes; ++half) {
-        const int lane = block * kLanes + half;
-        if (lane >= job.channels) break;
-        const float value = finish(job, static_cast<int64_t>(differing[half]), position, lane);
-        signs |= unsigned{value < 0} << (lane % 8);
-        if (packed && (lane % 8 == 7 || lane + 1 == job.channels)) {
-          packed[lane / 8] = static_cast<uint8_t>(signs);
-          signs = 0;
-        }
-      }
+      int32_t differing[kLanes] = {};
+      count_differing(patch, job.weights + block * job.block_bytes, units, differing);
+      const int left = job.channels - block * kLanes, count = left < kLanes ? left : kLanes;
+      const unsigned signs = finish(job, differing, position, block * kLanes, count);
+      if (job.signs == nullptr) continue;
+      uint8_t* packed = job.signs + position * job.sign_step + block * kLanes / 8;
+      packed[0] = static_cast<uint8_t>(signs);
+      if (count > 8) packed[1] = static_cast<uint8_t>(signs >> 8);
     }
   }
 }
@@ -126,9 +158,13 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<4, 4, 2>(job); }
 
+void take_larger(const float* source, size_t count, float* target) {
+  larger_of_both(source, count, target);
+}
+
 }  // namespace
 
-const InstructionSet portable = {"portable", 8, kLanes, kGroup, false, int64_t{1} << 30, 1 << 20,
-                                 4, convolve_row, convolve_float_row, pack_signs};
+const InstructionSet portable = {"portable", 1, kLanes, false, int64_t{1} << 30, 1 << 20, 4,
+                                 convolve_row, convolve_float_row, take_larger, pack_signs};
 
 }  // namespace bibench

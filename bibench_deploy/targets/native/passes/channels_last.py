@@ -25,7 +25,7 @@ from bibench_deploy.targets.native.operators import (
     is_own,
 )
 
-_TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+TO_NHWC, TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def channels_last(model: ir.Model) -> None:
@@ -37,7 +37,7 @@ def channels_last(model: ir.Model) -> None:
         elif node.op_type in ("GlobalAveragePool", "ReduceMean") and node.domain == "":
             _average(graph, node)
     for node in list(graph):
-        if _is_transpose(node, _TO_NHWC):
+        if is_transpose(node, TO_NHWC):
             _cancel(node)
     RemoveUnusedNodesPass()(model)
     for node in list(graph):
@@ -47,7 +47,8 @@ def channels_last(model: ir.Model) -> None:
     graph.sort()
 
 
-def _is_transpose(node: ir.Node | None, order: list[int]) -> bool:
+def is_transpose(node: ir.Node | None, order: list[int]) -> bool:
+    """Whether a node turns a tensor's axes to `order`."""
     if node is None or node.op_type != "Transpose" or node.domain != "":
         return False
     return list(node.attributes.get_ints("perm", ())) == order
@@ -56,7 +57,7 @@ def _is_transpose(node: ir.Node | None, order: list[int]) -> bool:
 def _before(value: ir.Value | None) -> ir.Value | None:
     """The tensor with channels last that `value` is turned from, else None."""
     node = None if value is None else value.producer()
-    return node.inputs[0] if node is not None and _is_transpose(node, _TO_NCHW) else None
+    return node.inputs[0] if node is not None and is_transpose(node, TO_NCHW) else None
 
 
 def _cancel(node: ir.Node) -> None:
@@ -75,7 +76,7 @@ def _cancel(node: ir.Node) -> None:
 def _turned_back(graph: ir.Graph, value: ir.Value, last: ir.Node, name: str) -> ir.Value:
     """A Transpose of [N, H, W, C] to [N, C, H, W] behind `last`."""
     count, height, width, channels = shape_of(value)
-    node = ir.node("Transpose", [value], {"perm": _TO_NCHW}, name=name)
+    node = ir.node("Transpose", [value], {"perm": TO_NCHW}, name=name)
     output = node.outputs[0]
     output.name, output.dtype = name, ir.DataType.FLOAT
     output.shape = ir.Shape([count, channels, height, width])

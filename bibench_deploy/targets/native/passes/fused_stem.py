@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from bibench_deploy.graph.facts import shape_of, window_of
+from bibench_deploy.graph.facts import only_reader, shape_of, window_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
+from bibench_deploy.lowering.fold_channel_affine import channel_step
 from bibench_deploy.targets.native.operators import (
     BINARIZE,
     FLOAT_STEM,
@@ -25,6 +27,7 @@ from bibench_deploy.targets.native.operators import (
     is_own,
     own_node,
 )
+from bibench_deploy.targets.native.passes.channels_last import TO_NCHW, TO_NHWC, is_transpose
 
 # Of an image. ONNX Runtime's own convolution is faster where there are many channels.
 _MOST_INPUTS = 4
@@ -34,22 +37,32 @@ def fused_stem(model: ir.Model) -> None:
     """Apply the pass to `model`, in place."""
     for node in list(model.graph):
         if node.op_type == "Conv" and node.domain == "":
-            _fuse(model.graph, node)
+            _fuse(model, node)
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
 
 
 @dataclass
 class _Chain:
-    """What follows the convolution; `binarized` are the Binarize nodes, `end` its last tensor."""
+    """What follows the convolution.
+
+    Attributes:
+        end: its last tensor.
+        clip: lower and upper bound.
+        pool: the MaxPool.
+        binarized: the Binarize that reads it.
+        offset: what is added before that, [O].
+    """
 
     end: ir.Value
     clip: tuple[float, float] | None = None
     pool: ir.Node | None = None
-    binarized: list[ir.Node] | None = None
+    binarized: ir.Node | None = None
+    offset: npt.NDArray[np.float64] | None = None
 
 
-def _fuse(graph: ir.Graph, conv: ir.Node) -> None:
+def _fuse(model: ir.Model, conv: ir.Node) -> None:
+    graph = model.graph
     weight = constant_of(conv.inputs[1])
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     given = None if bias is None else constant_of(bias)
@@ -80,15 +93,21 @@ def _fuse(graph: ir.Graph, conv: ir.Node) -> None:
         add_initializer(graph, f"{name}_weights", np.ascontiguousarray(weight)),
         add_initializer(graph, f"{name}_biases", array),
     ]
+    if chain.offset is not None:
+        offset = chain.offset.astype(np.float32)
+        inputs.append(add_initializer(graph, f"{name}_sign_offset", offset))
     stem = own_node(FLOAT_STEM, inputs, name, (count, height, width, channels), attributes)
     graph.append(stem)
     numbers = stem.outputs[NUMBERS_OF[FLOAT_STEM]]
-    for node in chain.binarized:
-        node.outputs[SIGNS_OF[BINARIZE]].replace_all_uses_with(stem.outputs[SIGNS_OF[FLOAT_STEM]])
-        # Its own numbers are those before a clip, which nobody reads who could tell.
-        node.outputs[NUMBERS_OF[BINARIZE]].replace_all_uses_with(numbers)
+    packed = chain.binarized.outputs[SIGNS_OF[BINARIZE]]
+    packed.replace_all_uses_with(stem.outputs[SIGNS_OF[FLOAT_STEM]])
+    chain.binarized.outputs[NUMBERS_OF[BINARIZE]].replace_all_uses_with(numbers)
+    for use in chain.end.uses():
+        if is_transpose(use.node, TO_NHWC):
+            use.node.outputs[0].replace_all_uses_with(numbers)
+    RemoveUnusedNodesPass()(model)
     if chain.end.uses() or chain.end.is_graph_output():
-        turned = ir.node("Transpose", [numbers], {"perm": [0, 3, 1, 2]}, name=f"{name}_given")
+        turned = ir.node("Transpose", [numbers], {"perm": TO_NCHW}, name=f"{name}_given")
         output = turned.outputs[0]
         output.name, output.dtype, output.shape = turned.name, ir.DataType.FLOAT, chain.end.shape
         graph.append(turned)
@@ -100,17 +119,19 @@ def _follow(value: ir.Value) -> _Chain | None:
     chain = _Chain(value)
     while not chain.end.is_graph_output():
         readers = [use.node for use in chain.end.uses()]
-        binarized = [node for node in readers if is_own(node, BINARIZE)]
-        others = [node for node in readers if node not in binarized]
-        if binarized:
-            chain.binarized = binarized
-            if not any(node.outputs[NUMBERS_OF[BINARIZE]].uses() for node in binarized):
-                _take_last_clip(chain, others)
+        _find_sign(chain, readers)
+        others = [node for node in readers if not _leads_to(node, chain.binarized)]
+        bounds = _bounds(others[0]) if len(others) == 1 else None
+        if chain.binarized is not None:
+            has_numbers = bool(chain.binarized.outputs[NUMBERS_OF[BINARIZE]].uses())
+            # Between low < 0 and high ≥ 0 a clip changes no sign: it may come before the signs.
+            is_harmless = bounds is not None and bounds[0] < 0 <= bounds[1]
+            if is_harmless and chain.clip is None and chain.offset is None and not has_numbers:
+                chain.clip, chain.end = bounds, others[0].outputs[0]
             return chain
         if len(others) != 1 or others[0].domain != "":
             return None
         (node,) = others
-        bounds = _bounds(node)
         if bounds is not None and chain.clip is None:
             chain.clip = bounds
         elif node.op_type == "MaxPool" and chain.pool is None and _is_plain(node):
@@ -121,16 +142,25 @@ def _follow(value: ir.Value) -> _Chain | None:
     return None
 
 
-def _take_last_clip(chain: _Chain, others: list[ir.Node]) -> None:
-    """Between low < 0 and high ≥ 0 a clip changes no sign: it may come before the signs."""
-    bounds = _bounds(others[0]) if len(others) == 1 else None
-    if bounds is not None and chain.clip is None and bounds[0] < 0 <= bounds[1]:
-        chain.clip = bounds
-        chain.end = others[0].outputs[0]
-        readers = [use.node for use in chain.end.uses()]
-        # Nothing binarizes what comes out of the clip with another sign.
-        assert chain.binarized is not None
-        chain.binarized += [node for node in readers if is_own(node, BINARIZE)]
+def _find_sign(chain: _Chain, readers: list[ir.Node]) -> None:
+    """Look for the Binarize of a tensor, or of that plus one constant per channel."""
+    for node in readers:
+        if is_own(node, BINARIZE):
+            chain.binarized = node
+            return
+    for node in readers:
+        reader = only_reader(node.outputs[0]) if node.op_type == "Add" else None
+        step = channel_step(node, chain.end, shape_of(chain.end)[1])
+        if reader is not None and is_own(reader, BINARIZE) and step is not None:
+            if not reader.outputs[NUMBERS_OF[BINARIZE]].uses():
+                chain.binarized, chain.offset = reader, step[1]
+                return
+
+
+def _leads_to(node: ir.Node, binarized: ir.Node | None) -> bool:
+    return node is binarized or (
+        binarized is not None and node.op_type == "Add" and binarized in node.outputs[0].consumers()
+    )
 
 
 def _bounds(node: ir.Node) -> tuple[float, float] | None:

@@ -235,12 +235,16 @@ void compare_stem() {
     }
     expected[index] = shape.has_clip ? std::min(std::max(largest, shape.low), shape.high) : largest;
   }
-  const std::vector<uint8_t> expected_signs = pack(expected, shape.outputs);
+  const std::vector<float> offset = numbers(shape.outputs);
+  const bool has_offset = chance(40);
+  std::vector<float> before_sign = expected;
+  for (size_t index = 0; has_offset && index < expected.size(); ++index) before_sign[index] += offset[index % shape.outputs];
+  const std::vector<uint8_t> expected_signs = pack(before_sign, shape.outputs);
   Sequential sequential;
   Threads threads;
   Parallel& parallel = chance(10) ? static_cast<Parallel&>(threads) : sequential;
   for (auto set = available_instruction_sets(); *set != nullptr; ++set) {
-    FloatStem stem(shape, weights.data(), bias.data(), **set);
+    FloatStem stem(shape, weights.data(), bias.data(), has_offset ? offset.data() : nullptr, **set);
     std::vector<float> output(expected.size());
     std::vector<uint8_t> signs(expected_signs.size());
     stem.run(batch, height, width, input.data(), output.data(), signs.data(), parallel);
