@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,12 @@ class Program:
         name: as after `bibench runtimes add`.
         sources: ABI → where such a build is to be had, one phrase. These ABIs are all that it
             can be added for.
+        build: makes one for an ABI in a folder, where bibench can: it is added without a file.
     """
 
     name: str
     sources: Mapping[str, str]
+    build: Callable[[str, Path], Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def missing_program(program: Program, abi: str | None) -> str:
     """Say that no build of a program is kept for an ABI, and how to add one."""
     if abi not in program.sources:
         return f"there is no build of {program.name} for {abi or 'an unknown instruction set'}"
-    return f"no build for {abi} is kept; run: bibench runtimes add {program.name} --abi {abi} FILE"
+    file = " FILE" if program.build is None else ""
+    return f"no build for {abi} is kept; run: bibench runtimes add {program.name} --abi {abi}{file}"
 
 
 def add_program(program: Program, abi: str, file: Path) -> KeptProgram:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from bibench_deploy.graph.facts import BinaryConv, Granularity, shape_of
-from bibench_deploy.targets._target import Refusal, WriteOptions
+from bibench_deploy.targets._target import Refusal
 
 # Factors that a binary convolution multiplies its own dot products by.
 HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
@@ -47,16 +47,3 @@ def layer_refusals(convs: Sequence[BinaryConv]) -> Iterator[Refusal]:
                 f"the size of {conv.binarization.source.name} is not known",
                 "export the model with fixed sizes",
             )
-
-
-def useless_options(options: WriteOptions) -> list[str]:
-    """Options that mean nothing here, each in one line."""
-    return [
-        f"{option} {value}: it is for other targets; leave it out"
-        for option, value, plain in (
-            ("--input", options.input, "plain"),
-            ("--fully-connected", options.fully_connected, "float32"),
-            ("--float-storage", options.float_storage, "float32"),
-        )
-        if value != plain
-    ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.errors import MissingLibraryError
 from bibench_deploy.targets.native.operators import BINARY_CONV, DOMAIN, own_node, pack_signs
+from bibench_deploy.targets.onnx.run_model import load_session
 
 NAME = "libbibench_native.so"
 # The oldest ONNX Runtime that the library is tested with.
@@ -52,39 +53,21 @@ def library() -> str:
     path = str(find_library())
     try:
         _check(path)
-    except Exception as error:  # ONNX Runtime's own classes have no public home
-        import onnxruntime
-
+    except RuntimeError as error:
         raise MissingLibraryError(
-            f"{path} does not work with ONNX Runtime {onnxruntime.__version__}: "
-            f"{' '.join(str(error).split())}; it is tested with {OLDEST_RUNTIME} and newer"
+            f"{path} does not work here: {' '.join(str(error).split())}; it is tested with ONNX "
+            f"Runtime {OLDEST_RUNTIME} and newer"
         ) from error
     return path
-
-
-def make_session(model: bytes, path: str, threads: int = 1) -> Any:
-    """An `onnxruntime.InferenceSession` with the library's operators.
-
-    Args:
-        model: content of the .onnx file.
-        path: of the library.
-        threads: of one operator.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.register_custom_ops_library(path)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _check(path: str) -> None:
     """Run one binary convolution of 1×1: the dots of two rows of weights with one of signs."""
     signs, weights = np.array([1, -1, -1], np.float32), np.array([[1, 1, 1], [-1, -1, 1]])
-    packed = ir.Value(name="signs", shape=ir.Shape([1, 1, 1, 1]), type=ir.TensorType(ir.DataType.UINT8))
-    constants = {
+    packed = ir.Value(
+        name="signs", shape=ir.Shape([1, 1, 1, 1]), type=ir.TensorType(ir.DataType.UINT8)
+    )
+    constants: dict[str, npt.NDArray[np.generic]] = {
         "weights": pack_signs(weights.astype(np.float32)).reshape(2, 1, 1, 1),
         "scale": np.array([1, 2], np.float32),
         "bias": np.array([0, 4], np.float32),
@@ -100,7 +83,7 @@ def _check(path: str) -> None:
     )  # fmt: skip
     model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()
     feed = {"signs": pack_signs(signs).reshape(1, 1, 1, 1)}
-    numbers, given = make_session(model, path).run(None, feed)
+    numbers, given = load_session(model, custom_ops_library=path).run(None, feed)
     # 2 · (1 · −1 + −1 · −1 + −1 · 1) + 4 = 2, and the other row gives 1 − 1 − 1 = −1.
     if numbers.reshape(-1).tolist() != [-1, 2] or given.item() != 1:
         raise RuntimeError(f"one operator gave {numbers.reshape(-1).tolist()}, not [-1, 2]")

@@ -45,9 +45,11 @@ def pack_signs(signs: _Array) -> npt.NDArray[np.uint8]:
     return np.packbits(signs < 0, axis=-1, bitorder="little")
 
 
-def unpack_signs(packed: npt.NDArray[np.uint8], channels: int) -> _Array:
-    """The ±1 that were packed along the last axis: [..., ⌈C / 8⌉] → [..., C]."""
-    bits = np.unpackbits(packed, axis=-1, count=channels, bitorder="little")
+def unpack_signs(packed: npt.NDArray[np.generic], channels: int) -> _Array:
+    """The ±1 that were packed along the last axis: uint8 [..., ⌈C / 8⌉] → [..., C]."""
+    bits = np.unpackbits(
+        packed.astype(np.uint8, copy=False), axis=-1, count=channels, bitorder="little"
+    )
     return (1 - 2 * bits.astype(np.float32)).astype(np.float32)
 
 

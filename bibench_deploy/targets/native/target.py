@@ -14,7 +14,6 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from bibench_deploy.artifact import writing
-from bibench_deploy.errors import LoweringError
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
@@ -43,14 +42,14 @@ from bibench_deploy.targets.native.capabilities import (
     HELD_SCALES,
     graph_refusals,
     layer_refusals,
-    useless_options,
 )
 from bibench_deploy.targets.native.layers import account_layers, resident_layers
-from bibench_deploy.targets.native.library import IR_VERSION, library, make_session
+from bibench_deploy.targets.native.library import IR_VERSION, library
 from bibench_deploy.targets.native.operators import DOMAIN, drop_unread_outputs, unpack_signs
 from bibench_deploy.targets.native.passes.binary_operators import binary_operators, layer_input
 from bibench_deploy.targets.native.passes.channels_last import channels_last
 from bibench_deploy.targets.native.passes.fused_stem import fused_stem
+from bibench_deploy.targets.onnx.run_model import load_session
 
 _Array = npt.NDArray[np.float32]
 
@@ -64,6 +63,7 @@ class NativeTarget(Target):
     name = "native"
     title = "ONNX Runtime with bibench's library"
     held_scales = HELD_SCALES
+    options = frozenset({"allow_unfused_scales"})
     onnx_name = "source.onnx"
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
@@ -114,8 +114,6 @@ class _NativeWriter:
         """Write model.onnx, and prove that binary layers are binary there."""
         import onnxruntime
 
-        if useless := useless_options(options):
-            raise LoweringError("native", useless)
         convs = binary_convs(lowered)
         written = with_own_operators(lowered)
         resident = resident_layers(convs, written)
@@ -185,7 +183,8 @@ class _Executor:
         """Run the model; see `Execute`."""
         layers = self._layers if wants_signs else []
         names = [*self._outputs, *(self._packed if wants_signs else [])]
-        session = make_session(self._shown if wants_signs else self._content, library())
+        content = self._shown if wants_signs else self._content
+        session = load_session(content, custom_ops_library=library())
         outputs: list[_Array] = []
         signs = {
             layer.name: np.full((len(inputs), layer.size), np.nan, np.float32) for layer in layers

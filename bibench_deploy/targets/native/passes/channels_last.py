@@ -137,7 +137,12 @@ def _add_bias(graph: ir.Graph, layer: ir.Node) -> None:
     """Let a layer add the bias of the product that is its shortcut."""
     residual = layer.inputs[RESIDUAL] if len(layer.inputs) > RESIDUAL else None
     add = None if residual is None else residual.producer()
-    if residual is None or add is None or add.op_type != "Add" or only_reader(residual) is not layer:
+    if (
+        residual is None
+        or add is None
+        or add.op_type != "Add"
+        or only_reader(residual) is not layer
+    ):
         return
     added, own = constant_of(add.inputs[1]), constant_of(layer.inputs[3])
     if added is None or own is None or added.shape != own.shape:

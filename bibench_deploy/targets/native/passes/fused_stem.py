@@ -151,10 +151,11 @@ def _find_sign(chain: _Chain, readers: list[ir.Node]) -> None:
     for node in readers:
         reader = only_reader(node.outputs[0]) if node.op_type == "Add" else None
         step = channel_step(node, chain.end, shape_of(chain.end)[1])
-        if reader is not None and is_own(reader, BINARIZE) and step is not None:
-            if not reader.outputs[NUMBERS_OF[BINARIZE]].uses():
-                chain.binarized, chain.offset = reader, step[1]
-                return
+        if reader is None or not is_own(reader, BINARIZE) or step is None:
+            continue
+        if not reader.outputs[NUMBERS_OF[BINARIZE]].uses():
+            chain.binarized, chain.offset = reader, step[1]
+            return
 
 
 def _leads_to(node: ir.Node, binarized: ir.Node | None) -> bool:
