@@ -15,7 +15,6 @@
     ├── DeviceError        a device that is unknown, unreachable, or whose command failed
     ├── MissingExtraError  an optional part of bibench that is not installed
     └── MissingLibraryError  a compiled part of bibench that was not built, or does not load
-        └── MissingCompilerError  … and cannot be built, since no compiler for it is here
 
 The command line prints such an error as one line and exits with 2; any other
 exception is a bug of ours and shows its trace.
@@ -160,7 +159,3 @@ class MissingExtraError(DeployError):
 
 class MissingLibraryError(DeployError):
     """A compiled part of bibench that was not built, or that this machine cannot load."""
-
-
-class MissingCompilerError(MissingLibraryError):
-    """A compiled part of bibench that cannot be built: no compiler for it is installed."""

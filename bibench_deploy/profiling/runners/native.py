@@ -19,7 +19,7 @@ from bibench_deploy.errors import MissingLibraryError
 from bibench_deploy.profiling.environment import Environment
 from bibench_deploy.profiling.runners._runner import Measured
 from bibench_deploy.profiling.runners.onnx import OnnxRunner, onnxruntime_obstacle
-from bibench_deploy.targets.native.build import build_library
+from bibench_deploy.targets.native.build import BuildError, build_library
 from bibench_deploy.targets.native.library import find_library
 
 if TYPE_CHECKING:
@@ -30,12 +30,19 @@ BINARY_KERNEL = "bibench"
 _OWN_SOURCES = "built from bibench's own sources by a C++ compiler that is installed here"
 
 
+def _build(abi: str, folder: Path) -> Path:
+    try:
+        return build_library(abi, folder)
+    except BuildError as error:
+        raise MissingLibraryError(str(error)) from error
+
+
 class NativeRunner(OnnxRunner):
     """Times .onnx files with binary operators in processes of run_model.py."""
 
     name = "native"
     target = "native"
-    program = Program("native", {"aarch64": _OWN_SOURCES}, build_library)
+    program = Program("native", {"aarch64": _OWN_SOURCES}, _build)
 
     def obstacle(self, environment: Environment) -> str | None:
         """Python needs its packages, and the library must be there for this ABI."""

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.errors import MissingLibraryError
+from bibench_deploy.targets.native.build import NAME
 from bibench_deploy.targets.native.operators import BINARY_CONV, DOMAIN, own_node, pack_signs
 from bibench_deploy.targets.onnx.run_model import load_session
 
-NAME = "libbibench_native.so"
 # The oldest ONNX Runtime that the library is tested with.
 OLDEST_RUNTIME = "1.20"
 IR_VERSION = 10
@@ -30,8 +30,8 @@ def find_library() -> Path:
     if not path.is_file():
         raise MissingLibraryError(
             f"the target native needs {NAME}, which was not built: there was no C++ compiler when "
-            "bibench was installed; install one (Debian: apt-get install g++), then run in a "
-            "clone of bibench: python -m pip install --editable ."
+            "bibench was installed; install one (Debian: apt-get install g++), then run: "
+            "python -m bibench_deploy.targets.native"
         )
     return path
 
