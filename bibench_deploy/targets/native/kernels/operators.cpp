@@ -439,8 +439,11 @@ ort::CustomOp describe() {
 extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps(
     ort::SessionOptions* options, const ort::ApiBase* base) {
   const ort::Api* api = base->get_api(ort::kApiVersion);
-  // Without an interface there is nothing to make a status with; the runtime has said it on stderr.
-  if (api == nullptr) return nullptr;
+  if (api == nullptr) {  // the entry that makes a status is in the first version, too
+    const std::string text = "bibench: needs ONNX Runtime 1.17 or newer, and this is " +
+                             std::string(base->get_version_string());
+    return base->get_api(1)->create_status(ort::kFail, text.c_str());
+  }
   return guarded(api, "bibench", [&] {
     static const char* const failing = bibench::failing_instruction_set();
     if (failing != nullptr) {
