@@ -150,8 +150,8 @@ def with_own_operators(lowered: ir.Model) -> ir.Model:
     written.ir_version = min(written.ir_version, IR_VERSION)
     written.graph.opset_imports[DOMAIN] = 1
     binary_operators(written)
-    channels_last(written)
     fused_stem(written)
+    channels_last(written)
     drop_unread_outputs(written.graph)
     return written
 

@@ -112,6 +112,8 @@ class _Rewriter:
             source = layer_input(conv).source
             if is_only_read_here and compare not in self._compares[source]:
                 self._compares[source].append(compare)
+        # An addition of two layers becomes a part of one of them.
+        self._taken: set[ir.Node] = set()
         self._signs: dict[ir.Value, ir.Value] = {}
         self._maps: dict[ir.Value, ir.Value] = {}
 
@@ -156,7 +158,7 @@ class _Rewriter:
                 layer.clip = clip
                 self._take(layer, others[0])
             return False
-        if len(others) != 1 or layer.clip is not None:
+        if len(others) != 1 or layer.clip is not None or others[0] in self._taken:
             return False
         (node,) = others
         step = channel_step(node, value, channels)
@@ -176,6 +178,7 @@ class _Rewriter:
         return True
 
     def _take(self, layer: _Fused, node: ir.Node) -> None:
+        self._taken.add(node)
         layer.nodes.append(node)
         layer.end = node.outputs[0]
 

@@ -1,6 +1,6 @@
 """Write the float convolution that reads the image as one operator with what follows it.
 
-Requires: the library's operators with channels last; batch norm folded into float convolutions.
+Requires: binary layers as the library's operators; batch norm folded into float convolutions.
 Ensures: a convolution of up to four input channels whose result, behind a clip and a max pooling
 where there are any, is binarized, is a `FloatStem` that gives numbers with channels last and packed
 signs. What is computed stays the same but for rounding.
