@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from bibench_deploy.targets.onnx.run_model import load_session
 
 # The oldest ONNX Runtime that the library is tested with.
 OLDEST_RUNTIME = "1.20"
+# In the environment, it names the instruction set to use in place of the fastest.
+VARIABLE = "BIBENCH_NATIVE_ISA"
 IR_VERSION = 10
 OPSET = 20
 
@@ -59,6 +62,18 @@ def library() -> str:
             f"Runtime {OLDEST_RUNTIME} and newer"
         ) from error
     return path
+
+
+def instruction_sets() -> list[str]:
+    """The kernels that this processor can run, the fastest first; `VARIABLE` chooses another.
+
+    Raises:
+        MissingLibraryError: as `find_library`.
+    """
+    name = ctypes.CDLL(str(find_library())).bibench_instruction_sets
+    name.restype = ctypes.c_char_p
+    names: bytes = name()
+    return names.decode().split()
 
 
 def _check(path: str) -> None:

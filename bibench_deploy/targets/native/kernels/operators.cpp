@@ -221,17 +221,19 @@ class Call : public bibench::Parallel {
   ort::KernelContext* context_;
 };
 
+std::string set_names() {
+  std::string names;
+  for (auto set = bibench::available_instruction_sets(); *set != nullptr; ++set) {
+    names += (names.empty() ? "" : " ") + std::string((*set)->name);
+  }
+  return names;
+}
+
 const bibench::InstructionSet& chosen_set() {
   const bibench::InstructionSet* set = bibench::choose_instruction_set();
-  if (set == nullptr) {
-    std::string names;
-    for (auto one = bibench::available_instruction_sets(); *one != nullptr; ++one) {
-      names += (names.empty() ? "" : ", ") + std::string((*one)->name);
-    }
-    throw InvalidModel("BIBENCH_NATIVE_ISA names no instruction set of this processor; it has " +
-                       names);
-  }
-  return *set;
+  if (set != nullptr) return *set;
+  throw InvalidModel("BIBENCH_NATIVE_ISA names no instruction set of this processor; it has " +
+                     set_names());
 }
 
 // BinaryConv: signs, weights, scale, bias, residual?, slope?, shift?, sign_offset?
@@ -435,6 +437,12 @@ ort::CustomOp describe() {
 }
 
 }  // namespace
+
+// The names of the instruction sets of this processor, with blanks between, the fastest first.
+extern "C" __attribute__((visibility("default"))) const char* bibench_instruction_sets() {
+  static const std::string names = set_names();
+  return names.c_str();
+}
 
 extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps(
     ort::SessionOptions* options, const ort::ApiBase* base) {

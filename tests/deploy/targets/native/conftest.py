@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 from bibench_deploy.targets.native import library
 from bibench_deploy.targets.onnx.run_model import load_session
 
-ISA = "BIBENCH_NATIVE_ISA"
 Run = Callable[..., list[np.ndarray]]
 
 
@@ -62,21 +59,3 @@ def run_node() -> Run:
         return session.run(None, dict(inputs))
 
     return run
-
-
-def instruction_sets() -> list[str]:
-    """What this processor has, as the library's own error lists it."""
-    path, before = library(), os.environ.get(ISA)
-    os.environ[ISA] = "none"
-    try:
-        x = np.zeros((1, 1, 1, 1), np.float32)
-        model = node_model("Binarize", {"x": x}, {}, {}, ("signs", "numbers"))
-        with pytest.raises(RuntimeError) as raised:
-            load_session(model, custom_ops_library=path)
-    finally:
-        os.environ.pop(ISA)
-        if before is not None:
-            os.environ[ISA] = before
-    found = re.search(r"it has ([\w, ]+)", str(raised.value))
-    assert found
-    return found.group(1).split(", ")

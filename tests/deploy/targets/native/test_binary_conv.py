@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bibench_deploy.targets.native import library
+from bibench_deploy.targets.native.library import VARIABLE, instruction_sets
 from bibench_deploy.targets.native.operators import pack_signs, unpack_signs
 from bibench_deploy.targets.onnx.run_model import load_session
 from tests.deploy.geometries import Geometry, geometries, signs
-from tests.deploy.targets.native.conftest import ISA, Run, instruction_sets, node_model
+from tests.deploy.targets.native.conftest import Run, node_model
 
 GEOMETRIES = geometries(
     groups=(1, 1, 2, 3), channels=tuple(range(1, 141)), outputs=tuple(range(1, 71)), most_padding=2
@@ -60,7 +61,7 @@ def test_dots_and_signs_are_those_of_pytorch(
     run_node: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(ISA, instruction_set)
+    monkeypatch.setenv(VARIABLE, instruction_set)
     x = random_signs(seed, batch, *geometry.size, geometry.inputs)
     w = random_signs(seed + 1, *geometry.weight_shape)
     expected = torch_dots(x, w, geometry)
@@ -84,7 +85,7 @@ def test_dots_and_signs_are_those_of_pytorch(
 def test_what_follows_the_dots_is_done_in_order(
     instruction_set: str, threads: int, run_node: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(ISA, instruction_set)
+    monkeypatch.setenv(VARIABLE, instruction_set)
     generator = np.random.default_rng(0)
     geometry = Geometry((24, 24), **PLAIN, inputs=96, outputs=72)
     x, w = random_signs(1, 2, 24, 24, 96), random_signs(2, 72, 96, 3, 3)
@@ -114,7 +115,7 @@ def test_what_follows_the_dots_is_done_in_order(
 def test_padding_may_hold_a_sign(
     pad_value: int, instruction_set: str, run_node: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(ISA, instruction_set)
+    monkeypatch.setenv(VARIABLE, instruction_set)
     x, w = random_signs(1, 1, 5, 6, 11), random_signs(2, 9, 11, 3, 3)
     padded = np.pad(x, ((0, 0), (2, 1), (1, 2), (0, 0)), constant_values=pad_value)
     geometry = Geometry((8, 9), (3, 3))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.deploy.targets.native.conftest import ISA, Run
+from bibench_deploy.targets.native.library import VARIABLE
+from tests.deploy.targets.native.conftest import Run
 
 LARGE = 2**62
 ONES, ZEROS = np.ones(4, np.float32), np.zeros(4, np.float32)
@@ -147,7 +148,7 @@ def test_numbers_to_binarize_are_a_map(shape: tuple[int, ...], run_node: Run) ->
 def test_an_unknown_instruction_set_lists_those_that_are_here(
     run_node: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(ISA, "mmx")
+    monkeypatch.setenv(VARIABLE, "mmx")
     with pytest.raises(RuntimeError, match=r"BIBENCH_NATIVE_ISA names no .* it has .*portable"):
         run_node("BinaryConv", {"x": SIGNS}, CONV, ATTRIBUTES)
 
