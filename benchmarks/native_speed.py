@@ -1,12 +1,14 @@
 """How fast the native target is beside LCE, ONNX Runtime FP32 and XNNPACK FP32, on this machine.
 
 Each process loads every candidate and runs them in turn; a ratio is taken within a process, between
-medians and between shortest times, which say more where other work runs beside. LCE runs its best setting on x86, the indirect kernel with XNNPACK.
-Also: the library's size, and binary convolutions beside the popcounts that they cannot do without
-(native_kernels.cpp). Promises, ResNet-18 at 224: with AVX-512 LCE takes 4.4 times as long and
-ONNX Runtime FP32 6.6 times, with AVX2 2.9 and 4.3 times; portable is not slower than FP32, two
-threads on idle cores take at most 1/1.6; ResNet-20 at 32 is faster than XNNPACK FP32; binary
-convolutions reach 70 % of the floor; the library has at most 400 kB.
+medians and between shortest times, which say more where other work runs beside. LCE runs its best
+setting on x86, the indirect kernel with XNNPACK. Also: the library's size, and binary convolutions
+beside the popcounts that they cannot do without (native_kernels.cpp).
+
+Promises, ResNet-18 at 224: beside AVX-512 LCE takes 4.4 times as long and ONNX Runtime FP32 6.6
+times, beside AVX2 2.9 and 4.3 times; portable is not slower than FP32; two threads on idle cores
+are 1.6 times as fast as one. ResNet-20 at 32 is faster than XNNPACK FP32. Binary convolutions reach
+70 % of the floor. The library has at most 400 kB.
 """
 
 from __future__ import annotations

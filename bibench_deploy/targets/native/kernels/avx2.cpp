@@ -127,6 +127,7 @@ inline void convolve(const RowJob& job, int position, int block) {
         for (int b = 0; b < kBlocks; ++b) count[p][b] = _mm256_setzero_si256();
       }
       const int units = left < kMostUnits ? left : kMostUnits;
+#pragma GCC unroll 2
       for (int unit = 0; unit < units; ++unit, input += 2, weights += 2 * kLanes) {
         __m256i low[kBlocks], high[kBlocks];
 #pragma GCC unroll 2
