@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell $(name) -c 'import sys; (3, 10) <= sys.version_info[:2] <= (3, 12) and print("$(name)")' 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-board check format bench digits-table models clean
+.PHONY: help setup native demo test test-slow test-board check format bench digits-table models clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,13 +24,20 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
 	@touch $@
 
-demo: $(READY) ## train, export, prove, lint, profile, report on real images; writes demo/
+# pip has built it; this is for sources that changed since. Without a compiler it says what it lacks.
+NATIVE := bibench_deploy/targets/native
+$(NATIVE)/libbibench_native.so: $(READY) $(NATIVE)/build.py $(wildcard $(NATIVE)/kernels/*)
+	-$(BIN)/python -m bibench_deploy.targets.native
+
+native: $(NATIVE)/libbibench_native.so ## build the library of the target native from its sources
+
+demo: $(READY) native ## train, export, prove, lint, profile, report on real images; writes demo/
 	$(BIN)/bibench demo
 
-test: $(READY) ## all tests that finish in minutes
+test: $(READY) native ## all tests that finish in minutes
 	$(PYTEST) --dist loadfile
 
-test-slow: $(READY) ## the long tests: whole demo, large networks, bare installs, the report in Chromium
+test-slow: $(READY) native ## the long tests: whole demo, large networks, bare installs, the report in Chromium
 	$(PYTEST) --dist loadgroup -m slow
 
 test-board: $(READY) ## an emulated aarch64 board over ssh (root, about five minutes)

@@ -56,7 +56,7 @@ def write_models(folder: Path) -> None:
 def candidates(folder: Path, architecture: str) -> dict[str, Callable[[], Any]]:
     """What runs one inference of a network, by name; one thread unless it says otherwise."""
     from bibench_deploy.targets.lce.run_model import load_interpreter
-    from bibench_deploy.targets.native.library import VARIABLE, instruction_sets, library
+    from bibench_deploy.targets.native.shared_library import VARIABLE, instruction_sets, library
     from bibench_deploy.targets.onnx.run_model import load_session
 
     own, lce = folder / f"{architecture}-native", folder / f"{architecture}-lce"

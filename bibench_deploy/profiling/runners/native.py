@@ -20,7 +20,7 @@ from bibench_deploy.profiling.environment import Environment
 from bibench_deploy.profiling.runners._runner import Measured
 from bibench_deploy.profiling.runners.onnx import OnnxRunner, onnxruntime_obstacle
 from bibench_deploy.targets.native.build import BuildError, build_library
-from bibench_deploy.targets.native.library import find_library
+from bibench_deploy.targets.native.shared_library import find_library
 
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact

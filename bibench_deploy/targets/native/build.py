@@ -113,9 +113,10 @@ def build_library(abi: str, folder: Path, compiler: Compiler | None = None) -> P
     """
     compiler = compiler or find_compiler(abi)
     path = folder / NAME
-    flags = ["-shared", "-s", "-Wl,--gc-sections"]
+    exports = f"-Wl,--version-script={KERNELS / 'exports.map'}"
+    flags = ["-shared", "-s", "-Wl,--gc-sections", exports]
     if not compiler.is_zig:
-        flags += ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs"]
+        flags += ["-static-libstdc++", "-static-libgcc", "-Wl,-z,defs"]
     _build(compiler, sorted(KERNELS.glob("*.cpp")), path, flags)
     return path
 

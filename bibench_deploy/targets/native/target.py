@@ -44,11 +44,11 @@ from bibench_deploy.targets.native.capabilities import (
     layer_refusals,
 )
 from bibench_deploy.targets.native.layers import account_layers, resident_layers
-from bibench_deploy.targets.native.library import IR_VERSION, library
 from bibench_deploy.targets.native.operators import DOMAIN, drop_unread_outputs, unpack_signs
 from bibench_deploy.targets.native.passes.binary_operators import binary_operators, layer_input
 from bibench_deploy.targets.native.passes.channels_last import channels_last
 from bibench_deploy.targets.native.passes.fused_stem import fused_stem
+from bibench_deploy.targets.native.shared_library import IR_VERSION, library
 from bibench_deploy.targets.onnx.run_model import load_session
 
 _Array = npt.NDArray[np.float32]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from bibench_deploy.targets.native import library
+from bibench_deploy.targets.native import build, library
 from bibench_deploy.targets.onnx.run_model import load_session
 
 Run = Callable[..., list[np.ndarray]]
+
+# Tests run what the sources are now, in a clone that was just updated too.
+if not build.is_current(Path(build.__file__).with_name(build.NAME)):
+    build.build_library(build.own_abi(), Path(build.__file__).parent)
 
 
 def node_model(

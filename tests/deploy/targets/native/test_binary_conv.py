@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bibench_deploy.targets.native import library
-from bibench_deploy.targets.native.library import VARIABLE, instruction_sets
 from bibench_deploy.targets.native.operators import pack_signs, unpack_signs
+from bibench_deploy.targets.native.shared_library import VARIABLE, instruction_sets
 from bibench_deploy.targets.onnx.run_model import load_session
 from tests.deploy.geometries import Geometry, geometries, signs
 from tests.deploy.targets.native.conftest import Run, node_model

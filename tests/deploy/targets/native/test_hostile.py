@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bibench_deploy.targets.native.library import VARIABLE
+from bibench_deploy.targets.native.shared_library import VARIABLE
 from tests.deploy.targets.native.conftest import Run
 
 LARGE = 2**62

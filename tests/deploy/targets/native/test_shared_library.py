@@ -9,7 +9,7 @@ import pytest
 
 from bibench_deploy.errors import MissingLibraryError
 from bibench_deploy.targets import native
-from bibench_deploy.targets.native import library as module
+from bibench_deploy.targets.native import shared_library as module
 from bibench_deploy.targets.native.build import NAME
 
 
