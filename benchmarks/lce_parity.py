@@ -26,7 +26,7 @@ from bibench_train.training.atomic import write_atomically  # noqa: TID253
 if TYPE_CHECKING:
     import torch
 
-    from bibench_deploy.targets._target import Writer
+    from bibench_deploy.targets._target import Target, Writer
 
 OUT = Path("docs/lce-parity.csv")
 SIZES = {"resnet18": (32, 33, 65, 224), "resnet34": (32, 33, 65, 224),
@@ -121,27 +121,27 @@ def parse(arguments: Sequence[str] | None) -> Options:
     )  # fmt: skip
 
 
-def run_case(key: Key, inputs: int, writer: Writer) -> Row:
-    """Export one network and compare all inputs, some at a time."""
+def run_case(key: Key, inputs: int, writer: Writer, target: Target | None = None) -> Row:
+    """Export one network and compare all inputs; for LCE unless another target is named."""
+    from bibench_deploy import targets
     from bibench_deploy.errors import DeployError
 
     begun_at = time.perf_counter()
     row = Row(*key, 0, 0, 0, 0, 0.0, 1.0, 0.0)
     try:
-        row = _compared(row, inputs, writer)
+        row = _compared(row, inputs, writer, target or targets.load("lce"))
     except DeployError as error:
         failure = " ".join(str(error).split())
         row = replace(row, unexplained=unexplained_in(failure), failure=failure)
     return replace(row, seconds=round(time.perf_counter() - begun_at, 1))
 
 
-def _compared(row: Row, inputs: int, writer: Writer) -> Row:
+def _compared(row: Row, inputs: int, writer: Writer, target: Target) -> Row:
     from bibench_deploy.export.pipeline import write_onnx
     from bibench_deploy.export.source import from_module
     from bibench_deploy.graph.facts import binary_convs
     from bibench_deploy.graph.load import load_graph
     from bibench_deploy.targets._target import WriteOptions
-    from bibench_deploy.targets.lce import TARGET
     from bibench_deploy.verify.parity import Comparison, Observation, seeded_inputs
 
     shape = (1, 3, row.size, row.size)
@@ -153,12 +153,12 @@ def _compared(row: Row, inputs: int, writer: Writer) -> Row:
         reference = write_onnx(from_module(network, shape, "network"), path)
         assert reference is not None
         graph = load_graph(path)
-        written = writer.write(TARGET.lower(graph), Path(folder), options, graph)
+        written = writer.write(target.lower(graph), Path(folder), options, graph)
         comparison = Comparison(graph, images)
         by_torch = comparison.with_engine(reference.observe(graph, images), "PyTorch")
         seen = written.execute(images)
         signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
-        by_lce = comparison.with_engine(Observation(seen.outputs, signs), "LCE")
+        by_lce = comparison.with_engine(Observation(seen.outputs, signs), target.title)
         layers = (*by_torch.layers, *by_lce.layers)
         errors = [parity.max_abs_error_same_signs or 0.0 for parity in (by_torch, by_lce)]
         return replace(

@@ -22,9 +22,16 @@ def test_the_demo_trains_exports_proves_profiles_and_reports(tmp_path: Path) -> 
     report = json.loads((tmp_path / "demo/report.json").read_text())
     assert report["accuracy"]["reactnet"] >= 95
     assert report["accuracy"]["fp32"] >= 95
-    models = {model["title"]: model for model in report["models"] if model["role"] == "model"}
-    assert set(models) == {"resnet20 fp32", "resnet20 reactnet", "resnet18 reactnet"}
-    binary = models["resnet20 reactnet"]
+    models = {
+        (model["title"], model["target"]): model
+        for model in report["models"]
+        if model["role"] == "model"
+    }
+    binarized = ("resnet20 reactnet", "resnet18 reactnet")
+    assert set(models) == {("resnet20 fp32", "lce")} | {
+        (title, target) for title in binarized for target in ("lce", "native")
+    }
+    binary = models["resnet20 reactnet", "lce"]
     assert binary["residency"]["resident"] == binary["residency"]["intended"] == 18
     assert binary["size_ratio"] > 10
     assert binary["held_out"]["same_answers"] == binary["held_out"]["images"] == 360
@@ -34,7 +41,7 @@ def test_the_demo_trains_exports_proves_profiles_and_reports(tmp_path: Path) -> 
         assert sorted(cell["threads"] for cell in model["cells"]) == [1, 2]
         assert all(cell["latency_ms"]["p50"] > 0 for cell in model["cells"])
         assert not model["parity"]["unexplained_flips"]
-    assert models["resnet18 reactnet"]["trained"] is False
+    assert models["resnet18 reactnet", "native"]["trained"] is False
     page = (tmp_path / "demo/report.html").read_text()
     assert "a host check, not a board result" in page or not report["is_host_check"]
     assert str(tmp_path) not in page

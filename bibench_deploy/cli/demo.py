@@ -58,19 +58,22 @@ def demo(
     train(architecture=ARCHITECTURE, algorithm=ALGORITHM, dataset=DATASET,
           init=runs["fp32"], out=runs[ALGORITHM], progress=stderr_progress())  # fmt: skip
 
-    _step(3, "lint, export to Larq Compute Engine, and prove both equal to PyTorch")
+    _step(3, "lint, export, and prove every file equal to PyTorch")
+    engines = _engines()
     sources = [*(resolve_source(str(run)) for run in runs.values()), untrained_resnet18()]
     exports = []
     for source in sources:
-        artifact = export_source(
-            source,
-            target="lce",
-            out=out / "out" / f"{source.name}-lce",
-            baseline=source.facts["algorithm"] != "fp32",
-            progress=partial(_say_phase, source.name),
-        )
-        exports.append(artifact)
-        say(summary(artifact).rstrip())
+        is_binary = source.facts["algorithm"] != "fp32"
+        for target in engines if is_binary else engines[:1]:
+            artifact = export_source(
+                source,
+                target=target,
+                out=out / "out" / f"{source.name}-{target}",
+                baseline=is_binary,
+                progress=partial(_say_phase, source.name),
+            )
+            exports.append(artifact)
+            say(summary(artifact).rstrip())
 
     counts = ",".join(str(count) for count in thread_counts)
     _step(4, f"profile on this machine with threads {counts}")
@@ -89,6 +92,19 @@ def demo(
         write_report(report, out / f"report.{name}", name)
     minutes, seconds = divmod(round(time.perf_counter() - begun_at), 60)
     say(f"done in {minutes} min {seconds} s; open {out / 'report.html'}")
+
+
+def _engines() -> list[str]:
+    """The targets to show: `native` too, where its library was built."""
+    from bibench_deploy.errors import MissingLibraryError
+    from bibench_deploy.targets.native.shared_library import find_library
+
+    try:
+        find_library()
+    except MissingLibraryError as error:
+        say(f"{error}. The demo goes on without it")
+        return ["lce"]
+    return ["lce", "native"]
 
 
 def untrained_resnet18() -> Source:

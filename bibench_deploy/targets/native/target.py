@@ -27,7 +27,11 @@ from bibench_deploy.lowering.pointwise_convolution import pointwise_convolution
 from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.lowering.split_groups import split_groups
 from bibench_deploy.lowering.two_dimensional import two_dimensional
-from bibench_deploy.lowering.unfused_scales import unfused_scales
+from bibench_deploy.lowering.unfused_scales import (
+    unfused_nodes,
+    unfused_scales,
+    without_unfused_scales,
+)
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
@@ -38,6 +42,7 @@ from bibench_deploy.targets._target import (
     WrittenModel,
 )
 from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
+from bibench_deploy.targets.lce.unfused_cost import UnfusedCost
 from bibench_deploy.targets.native.capabilities import (
     HELD_SCALES,
     graph_refusals,
@@ -49,6 +54,7 @@ from bibench_deploy.targets.native.passes.binary_operators import binary_operato
 from bibench_deploy.targets.native.passes.channels_last import channels_last
 from bibench_deploy.targets.native.passes.fused_stem import fused_stem
 from bibench_deploy.targets.native.shared_library import IR_VERSION, library
+from bibench_deploy.targets.native.unfused_cost import extra_operators, latency_ratio
 from bibench_deploy.targets.onnx.run_model import load_session
 
 _Array = npt.NDArray[np.float32]
@@ -61,7 +67,7 @@ class NativeTarget(Target):
     """ONNX Runtime 1.20 and newer, with the library of `library()`."""
 
     name = "native"
-    title = "ONNX Runtime with bibench's library"
+    title = "bibench's native library"
     held_scales = HELD_SCALES
     options = frozenset({"allow_unfused_scales"})
     onnx_name = "source.onnx"
@@ -140,8 +146,15 @@ class _NativeWriter:
     def measure_unfused_scales(
         self, lowered: ir.Model, written: WrittenModel, options: WriteOptions = DEFAULT_OPTIONS
     ) -> dict[str, Any] | None:
-        """See `unfused_cost`; None where every scale is fused."""
-        return None
+        """See `UnfusedCost`; None where every scale is fused."""
+        count = len(unfused_nodes(lowered))
+        if not count:
+            return None
+        bare = without_unfused_scales(lowered)
+        normalize(bare)
+        own, other = with_own_operators(lowered), with_own_operators(bare)
+        ratio = latency_ratio(own, other, library())
+        return UnfusedCost(count, extra_operators(own, other), ratio).to_json()
 
 
 def with_own_operators(lowered: ir.Model) -> ir.Model:

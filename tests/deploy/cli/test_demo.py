@@ -43,3 +43,12 @@ def test_the_large_network_is_untrained_and_the_same_each_time() -> None:
     assert first.facts["trained"] is False
     assert first.facts["accuracy"] is None
     assert (first.name, first.input_shape) == ("resnet18-reactnet-untrained", (3, 224, 224))
+
+
+def test_without_the_library_the_demo_shows_lce_alone(monkeypatch, capsys) -> None:
+    from bibench_deploy.targets.native import shared_library
+
+    assert module._engines() == ["lce", "native"]
+    monkeypatch.setattr(shared_library, "NAME", "libmissing.so")
+    assert module._engines() == ["lce"]
+    assert "The demo goes on without it" in capsys.readouterr().err

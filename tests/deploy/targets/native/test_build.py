@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bibench_deploy.devices.runtimes import Program, add_program
 from bibench_deploy.targets.native import build
 from bibench_deploy.targets.native.build import BuildError, Compiler
 
@@ -83,25 +82,3 @@ def test_a_wrong_kernel_would_be_found(tmp_path: Path, monkeypatch: pytest.Monke
     done = subprocess.run([program, "20", "0"], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "portable differs" in done.stdout
-
-
-@pytest.mark.board
-@pytest.mark.parametrize("name", ["aarch64-linux-gnu-g++"])
-def test_neon_computes_what_plain_loops_do_in_an_emulator(name: str, tmp_path: Path) -> None:
-    program = tmp_path / "suite"
-    build.build_program(SUITE, program, Compiler((name,), "aarch64"))
-    done = subprocess.run(
-        ["qemu-aarch64-static", program, "60", "0"], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "60 shapes equal with neon portable\n"
-
-
-@pytest.mark.board
-def test_a_library_for_a_board_is_built_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    path = build.build_library("aarch64", tmp_path)
-    kept = add_program(Program("native", {"aarch64": "built"}), "aarch64", path)
-    assert kept.path.stat().st_size <= 400_000

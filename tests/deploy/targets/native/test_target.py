@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from benchmarks.lce_parity import run_case
 from bibench_deploy import export_model
 from bibench_deploy.errors import ConversionError, LoweringError
 from bibench_deploy.graph.facts import binary_convs
@@ -20,7 +21,7 @@ from bibench_deploy.targets.native import TARGET
 from bibench_deploy.targets.native.layers import resident_layers
 from bibench_deploy.targets.native.target import with_own_operators
 from bibench_deploy.verify.parity import Comparison, Observation, Parity, seeded_inputs
-from bibench_train import algorithms
+from bibench_train import algorithms, architectures
 from bibench_train.layers import BinaryConv2d
 from tests.deploy.geometries import signs
 
@@ -243,6 +244,20 @@ def test_the_twin_has_no_binary_layer_and_stands_in_a_folder_of_its_own(tmp_path
     assert {node.domain for node in onnx.load(out / "fp32/model.onnx").graph.node} == {""}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", architectures.names())
+@pytest.mark.parametrize("algorithm", algorithms.names())
+def test_every_algorithm_in_every_architecture_is_equal_sign_by_sign(
+    algorithm: str, architecture: str
+) -> None:
+    size = {"vgg_small": 32}.get(architecture, 16)
+    with TARGET.open_writer() as writer:
+        row = run_case((algorithm, architecture, size), 2, writer, TARGET)
+    assert (row.failure, row.unexplained, row.inputs) == ("", 0, 2)
+    assert row.signs > 0
+    assert row.max_error < 1e-4
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
@@ -280,4 +295,9 @@ def test_scales_are_refused_at_the_export_unless_allowed(tmp_path: Path) -> None
         network, example, target="native", out=tmp_path / "b",
         options=WriteOptions(allow_unfused_scales=True),
     )  # fmt: skip
-    assert artifact.manifest["verification"]["residency"]["resident"] == 1
+    verification = artifact.manifest["verification"]
+    assert verification["residency"]["resident"] == 1
+    cost = verification["unfused_scales"]
+    assert cost["layers"] == 1
+    assert cost["extra_operators"]["Mul"] == 1
+    assert cost["latency_ratio"] > 0

@@ -1,0 +1,32 @@
+"""NEON's kernels, cross built and run in an emulator of aarch64."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bibench_deploy.devices.runtimes import add_program
+from bibench_deploy.profiling.runners.native import NativeRunner
+from bibench_deploy.targets.native.build import build_library, build_program, find_compiler
+from tests.deploy.targets.native.test_build import SUITE
+
+
+@pytest.mark.board
+def test_neon_computes_what_plain_loops_do(tmp_path: Path) -> None:
+    program = tmp_path / "suite"
+    build_program(SUITE, program, find_compiler("aarch64"))
+    done = subprocess.run(
+        ["qemu-aarch64-static", program, "60", "0"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "60 shapes equal with neon portable\n"), done
+
+
+@pytest.mark.board
+def test_a_library_for_a_board_is_built_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    kept = add_program(NativeRunner.program, "aarch64", build_library("aarch64", tmp_path))
+    assert kept.path.stat().st_size <= 400_000
