@@ -13,6 +13,8 @@ int64_t round_up(int64_t number, int64_t multiple) { return divide_up(number, mu
 
 // Work is divided into about so many tasks: enough for eight threads.
 constexpr int64_t kTasks = 8;
+// Numbers of the table of borders, times taps: what a usual network has is far below.
+constexpr int64_t kMostBorder = int64_t{1} << 28;
 // A task of less than so many vector operations costs more to hand over than to do.
 constexpr int64_t kLeastTask = 20000;
 
@@ -156,7 +158,7 @@ std::shared_ptr<const BinaryConv::Border> BinaryConv::make_border(int64_t height
   const int64_t numbers = checked_product(
       "the table of borders", {static_cast<int64_t>(rows.size() * columns.size()),
                                static_cast<int64_t>(lanes_)});
-  checked("the table of borders times taps", numbers, 0, kMostElements / shape_.taps());
+  checked("the table of borders times taps", numbers, 0, kMostBorder / shape_.taps());
   border->largest_dot = Buffer<int32_t>(numbers);
   int32_t* dots = border->largest_dot.data();
   for (const Inside& row : rows) {
@@ -285,8 +287,9 @@ void BinaryConv::run(int64_t batch, int64_t height, int64_t width, const uint8_t
   }
 
   const int64_t parts = divide_up(group_blocks_, set_.part_blocks);
-  const int64_t work = rows * columns * shape_.groups * group_blocks_ * block_units_;
-  const int64_t tasks = std::max<int64_t>(1, std::min(kTasks, work / kLeastTask));
+  // In floating point, which no product of these overflows.
+  const double work = double(rows) * columns * shape_.groups * group_blocks_ * block_units_;
+  const int64_t tasks = std::max<int64_t>(1, std::min<double>(kTasks, work / kLeastTask));
   const int64_t channel_tasks = std::min(shape_.groups * parts, tasks);
   const int64_t row_tasks = std::min(rows, divide_up(tasks, channel_tasks));
   const int64_t scratch_bytes = &set_ == &portable ? 16 * block_units_ : 0;

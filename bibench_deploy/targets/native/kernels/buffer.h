@@ -18,8 +18,8 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t count) : size_(count) {
-    const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;
     if (count > SIZE_MAX / sizeof(T) - 128) throw std::bad_alloc();
+    const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;
     data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
     if (!data_) throw std::bad_alloc();
   }

@@ -83,9 +83,10 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
     }
   }
 
-  const int64_t work = checked_product("rows", {rows, columns}) * blocks_ * set_.float_lanes *
-                       static_cast<int64_t>(run_offset.size()) * shape_.inputs;
-  const int64_t tasks = std::max<int64_t>(1, std::min({kTasks, pooled_rows, work / kLeastTask}));
+  // In floating point, which no product of these overflows.
+  const double work = double(rows) * columns * lanes_ * run_offset.size() * shape_.inputs;
+  const int64_t wanted = std::min<double>(kTasks, work / kLeastTask);
+  const int64_t tasks = std::max<int64_t>(1, std::min(wanted, pooled_rows));
   // Each task keeps a convolved row, those of a pooling window, a pooled row, and shifted numbers.
   const int64_t task_floats =
       convolved_floats + pooled_floats + lanes_ +

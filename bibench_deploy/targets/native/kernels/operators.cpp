@@ -2,7 +2,7 @@
 //
 // Inputs and attributes come from a file that anybody may have written: each is checked before it
 // is used, and whatever is wrong becomes an error status. No exception leaves this file.
-#include <cstring>
+#include <cstdio>
 #include <exception>
 #include <limits>
 #include <memory>
