@@ -17,6 +17,7 @@ from bibench_deploy.artifact import writing
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
+from bibench_deploy.lowering.centre_thresholds import centre_thresholds
 from bibench_deploy.lowering.double_input_channels import double_input_channels
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 from bibench_deploy.lowering.fold_batch_norm import fold_batch_norm
@@ -92,6 +93,7 @@ class NativeTarget(Target):
         fold_channel_affine(lowered)
         drop_clip_before_sign(lowered)
         fold_shifts(lowered)
+        centre_thresholds(lowered)
         zeros = [conv for conv in binary_convs(lowered) if conv.facts.zero_weights]
         if any(conv.facts.group > 1 for conv in zeros):
             # Input channels are doubled for all groups of a layer together.

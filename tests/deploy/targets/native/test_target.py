@@ -170,6 +170,22 @@ def test_rows_tokens_and_batches_are_held(text: str, prove: Any) -> None:
     assert "BinaryConv" in kinds(model)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 4.0, -2.0])
+def test_sums_on_the_threshold_of_a_strict_comparison_keep_their_sign(
+    threshold: float, make_graph: Any, run_graph: Any, tmp_path: Path
+) -> None:
+    graph = make_graph(
+        """g (float[1,16,8,8] x) => (y) {
+            n = Less(x, zero)  s = Where(n, minus, plus)  a = Conv<pads=[1,1,1,1]>(s, w)
+            g = Greater(a, t)  u = Where(g, plus, minus)  y = Conv<pads=[1,1,1,1]>(u, v) }""",
+        w=ARRAYS["v"], v=-ARRAYS["v"], zero=0.0, plus=1.0, minus=-1.0, t=threshold,
+    )  # fmt: skip
+    x = seeded_inputs((1, 16, 8, 8), 1, 0)
+    with TARGET.open_writer() as writer:
+        written = writer.write(TARGET.lower(graph), tmp_path)
+    np.testing.assert_array_equal(written.execute(x).outputs, run_graph(graph, x))
+
+
 def test_an_island_of_layers_passes_on_packed_signs_alone(prove: Any) -> None:
     _, model = prove(MAP.format(NETWORKS["a residual block"]))
     assert kinds(model)[:4] == ["FloatStem", "BinaryConv", "BinaryConv", "BinaryConv"]
