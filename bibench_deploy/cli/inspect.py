@@ -47,11 +47,11 @@ def _describe(file: Path) -> FileDescription:
     if file.is_dir():
         file = Artifact.load(file).model_path
     every = [targets.load(name) for name in targets.names()]
-    by_suffix = {target.suffix: target for target in every if target.suffix}
-    if file.suffix.lower() not in by_suffix:
-        kinds = ", ".join(sorted(by_suffix))
+    readers = [target for target in every if target.suffix == file.suffix.lower() != ""]
+    if not readers:
+        kinds = ", ".join(sorted({target.suffix for target in every if target.suffix}))
         raise ArtifactError(f"{file}: no model file that bibench reads; name one of {kinds}")
-    return by_suffix[file.suffix.lower()].describe(file)
+    return next(target for target in readers if target.wrote(file)).describe(file)
 
 
 def _text(file: Path, described: FileDescription) -> str:

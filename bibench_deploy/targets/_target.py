@@ -232,6 +232,10 @@ class Target(Protocol):
         """The refusals, and what else a user should know before the export."""
         return Examination(self.refusals(model, options), [])
 
+    def wrote(self, path: Path) -> bool:  # noqa: ARG002 - who shares a suffix overrides this
+        """Whether a file that ends in `suffix` is of its own kind; False if it cannot be read."""
+        return True
+
     def describe(self, path: Path) -> FileDescription:
         """What is in one of its model files, a file that ends in `suffix`.
 

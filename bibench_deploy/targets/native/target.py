@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from bibench_deploy.artifact import writing
+from bibench_deploy.graph.description import FileDescription
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
@@ -33,6 +34,7 @@ from bibench_deploy.lowering.unfused_scales import (
     unfused_scales,
     without_unfused_scales,
 )
+from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Execution,
@@ -48,6 +50,11 @@ from bibench_deploy.targets.native.capabilities import (
     HELD_SCALES,
     graph_refusals,
     layer_refusals,
+)
+from bibench_deploy.targets.native.description import (
+    describe_native,
+    is_native_file,
+    size_by_part,
 )
 from bibench_deploy.targets.native.layers import account_layers, resident_layers
 from bibench_deploy.targets.native.operators import DOMAIN, drop_unread_outputs, unpack_signs
@@ -72,6 +79,7 @@ class NativeTarget(Target):
     held_scales = HELD_SCALES
     options = frozenset({"allow_unfused_scales"})
     onnx_name = "source.onnx"
+    suffix = ".onnx"
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
         """See `capabilities`."""
@@ -81,6 +89,18 @@ class NativeTarget(Target):
             *refuse_unfused_scales(self, convs, options),
             *layer_refusals(convs),
         ]
+
+    def wrote(self, path: Path) -> bool:
+        """Whether the file holds operators of the library."""
+        return is_native_file(path)
+
+    def describe(self, path: Path) -> FileDescription:
+        """See `description.describe_native`."""
+        return describe_native(path)
+
+    def size_by_part(self, path: Path) -> SizeByPart:
+        """See `description.size_by_part`."""
+        return size_by_part(path)
 
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, of ONNX's own operators alone."""
