@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,10 @@ def add_runtime(
     abi: Annotated[str, typer.Option(help="What it is built for, for example aarch64.")],
     path: Annotated[
         Path | None,
-        typer.Argument(help="The program; without it, where to get it.", show_default=False),
+        typer.Argument(
+            help="The program; without it, bibench builds it or says where to get it.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Keep a program for devices of an ABI; from now on it is the one that is pushed there.
@@ -75,11 +79,15 @@ def add_runtime(
     program = programs[name]
     if abi not in program.sources:
         raise UnknownNameError("ABI", abi, tuple(program.sources))
-    if path is None:
+    if path is None and program.build is None:
         raise DeviceError(
             f"get {program.sources[abi]}, then run: bibench runtimes add {name} --abi {abi} FILE"
         )
-    kept = add_program(program, abi, path)
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None and program.build is not None:
+            path = program.build(abi, Path(folder))
+        assert path is not None
+        kept = add_program(program, abi, path)
     say(f"{name} for {abi}: sha256 {kept.sha256}, kept as {kept.path}")
 
 

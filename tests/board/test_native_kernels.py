@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,13 @@ def test_a_library_for_a_board_is_built_and_kept(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     kept = add_program(NativeRunner.program, "aarch64", build_library("aarch64", tmp_path))
     assert kept.path.stat().st_size <= 400_000
+
+
+@pytest.mark.board
+def test_the_library_for_a_board_is_built_and_kept_without_naming_a_file(tmp_path) -> None:
+    program = Path(sys.executable).with_name("bibench")
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    command = [program, "runtimes", "add", "native", "--abi", "aarch64"]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True)
+    (kept,) = (tmp_path / "bibench" / "runtimes" / "native" / "aarch64").glob("?" * 64)
+    assert kept.read_bytes()[18:20] == b"\xb7\x00"  # e_machine of ELF: 183, aarch64
