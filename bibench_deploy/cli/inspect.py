@@ -44,6 +44,8 @@ def _describe(file: Path) -> FileDescription:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.errors import ArtifactError
 
+    if not file.exists():
+        raise ArtifactError(f"{file}: no such file or folder; name a model file, or an export")
     if file.is_dir():
         file = Artifact.load(file).model_path
     every = [targets.load(name) for name in targets.names()]
