@@ -225,7 +225,8 @@ def test_list_says_what_each_algorithm_is_and_which_targets_hold_it(
         }
         assert f"{name} " in shown
         assert algorithm.source in shown
-    assert rows["bireal"]["targets"] == ["lce"]
+    assert rows["bireal"]["targets"] == ["dabnn", "lce", "native", "onnx"]
+    assert rows["reactnet"]["targets"] == ["lce", "native", "onnx"]
     assert rows["xnor"]["targets"] == []
     assert max(map(len, shown.splitlines())) <= int(width)
 
