@@ -29,9 +29,9 @@ def test_the_demo_trains_exports_proves_profiles_and_reports(tmp_path: Path) -> 
     }
     binarized = ("resnet20 reactnet", "resnet18 reactnet")
     assert set(models) == {("resnet20 fp32", "lce")} | {
-        (title, target) for title in binarized for target in ("lce", "native")
+        (f"{title} {target}", target) for title in binarized for target in ("lce", "native")
     }
-    binary = models["resnet20 reactnet", "lce"]
+    binary = models["resnet20 reactnet lce", "lce"]
     assert binary["residency"]["resident"] == binary["residency"]["intended"] == 18
     assert binary["size_ratio"] > 10
     assert binary["held_out"]["same_answers"] == binary["held_out"]["images"] == 360
@@ -41,7 +41,7 @@ def test_the_demo_trains_exports_proves_profiles_and_reports(tmp_path: Path) -> 
         assert sorted(cell["threads"] for cell in model["cells"]) == [1, 2]
         assert all(cell["latency_ms"]["p50"] > 0 for cell in model["cells"])
         assert not model["parity"]["unexplained_flips"]
-    assert models["resnet18 reactnet", "native"]["trained"] is False
+    assert models["resnet18 reactnet native", "native"]["trained"] is False
     page = (tmp_path / "demo/report.html").read_text()
     assert "a host check, not a board result" in page or not report["is_host_check"]
     assert str(tmp_path) not in page

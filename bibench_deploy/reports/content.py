@@ -333,9 +333,12 @@ class Report:
     def accuracy(self) -> dict[str, float]:
         """Percent by algorithm; by model where several share an algorithm."""
         names = [model.algorithm or model.title for model in self.trained]
+        named = list(zip(names, self.trained, strict=True))
         return {
-            name if names.count(name) == 1 else model.title: model.accuracy
-            for name, model in zip(names, self.trained, strict=True)
+            name if len({m.accuracy for n, m in named if n == name}) == 1 else model.title: (
+                model.accuracy
+            )
+            for name, model in named
             if model.accuracy is not None
         }
 
@@ -526,8 +529,14 @@ def _labels(members: Sequence[_Entry], owners: Mapping[str, _Entry]) -> dict[str
     algorithms = [entry.manifest["source"].get("algorithm") for entry in models]
     labels: dict[str, str] = {}
     for entry, algorithm in zip(models, algorithms, strict=True):
-        is_enough = algorithm and algorithms.count(algorithm) == 1
-        labels[entry.artifact] = algorithm if is_enough else entry.manifest["name"]
+        alike = [item for item, name in zip(models, algorithms, strict=True) if name == algorithm]
+        targets = {item.manifest["target"] for item in alike}
+        label = entry.manifest["name"]
+        if algorithm and len(alike) == 1:
+            label = algorithm
+        elif algorithm and len(targets) == len(alike):  # one network for several engines
+            label = f"{algorithm} {entry.manifest['target']}"
+        labels[entry.artifact] = label
     for twin in twins:
         owner = owners.get(twin.artifact)
         needs_name = len(twins) > 1 and owner is not None and owner.artifact in labels
