@@ -65,7 +65,9 @@ def centred_offset(factor: _Vector, offset: _Vector, terms: int) -> _Vector:
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         nearest = np.rint(-offset / factor)
-    is_reached = np.isfinite(nearest) & (np.abs(nearest) <= terms)
+    # Half of a factor below that may be lost, and engines take it for 0.
+    is_factor = np.abs(factor) >= np.finfo(np.float32).tiny
+    is_reached = is_factor & np.isfinite(nearest) & (np.abs(nearest) <= terms)
     nearest = np.where(is_reached, nearest, 0)
     is_high = factor * nearest + offset >= 0
     change = nearest + np.where(is_high == (factor > 0), -0.5, 0.5)
