@@ -11,6 +11,8 @@ from statistics import median
 
 SAMPLE_S = 0.02
 BIBENCH = str(Path(sys.executable).with_name("bibench"))
+# pip compiles what it installs. Where this is forbidden, a checkout would be compiled at each start.
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def wall_seconds(command: list[str], repeats: int, cwd: str | None = None) -> float:
@@ -18,7 +20,7 @@ def wall_seconds(command: list[str], repeats: int, cwd: str | None = None) -> fl
     times = []
     for _ in range(repeats):
         begun_at = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=cwd)
+        subprocess.run(command, check=True, capture_output=True, cwd=cwd, env=ENVIRONMENT)
         times.append(time.perf_counter() - begun_at)
     return median(times)
 

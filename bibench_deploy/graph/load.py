@@ -168,7 +168,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if path.stat().st_size > LARGEST_FILE_BYTES:
         raise GraphError(f"{path}: larger than 2 GiB, which no protobuf holds")
     try:
-        proto = onnx.load(path, load_external_data=False)
+        content = path.read_bytes()
+        proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError has no importable public home
         raise GraphError(f"{path}: not an ONNX file ({error})") from error
     opset = next(
@@ -198,11 +199,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
                     "export the model with the shapes of its inputs and outputs"
                 )
     try:
-        onnx.checker.check_model(str(path))
+        # Of a path the checker reads the file again; only data beside the file needs that.
+        onnx.checker.check_model(str(path) if _external_bytes(proto) else content)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(
             f"{path}: fails the ONNX checker: {_first_line(error)}; export the model again"
         ) from error
+    del content
     if (size := _external_bytes(proto)) > LARGEST_FILE_BYTES:
         raise UnfitGraphError(
             "file-size",
