@@ -49,6 +49,10 @@ class SourceError(DeployError):
 class GraphError(DeployError):
     """An .onnx file that cannot be read, or whose content bibench cannot use."""
 
+    def __init__(self, text: str) -> None:
+        # Names in a damaged file hold anything, line breaks too.
+        super().__init__(" ".join(text.splitlines()))
+
 
 class UnfitGraphError(GraphError):
     """A sound .onnx file that no target takes as it is.

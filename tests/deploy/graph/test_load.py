@@ -405,6 +405,14 @@ def test_an_output_that_does_not_depend_on_the_input_is_named(make_proto, tmp_pa
         load_graph(saved(make_proto(text, k=np.ones((1, 3))), tmp_path))
 
 
+def test_a_line_break_in_a_name_is_none_in_the_message(make_proto, tmp_path) -> None:
+    proto = make_proto("g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }")
+    proto.graph.output[0].name = "two\nlines"
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(GraphError, match='output "two lines" has no shape'):
+        load_graph(saved(proto, tmp_path))
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_in_one_line(data, make_proto, tmp_path_factory) -> None:
