@@ -12,12 +12,13 @@ import typer
 
 from bibench_deploy.cli._inputs import default_out, find_source, say
 from bibench_deploy.cli._layer_table import layer_table
-from bibench_deploy.cli._terminal import printable
+from bibench_deploy.cli._terminal import printable, uncollected
 
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
 
 
+@uncollected()
 def export(
     source: Annotated[
         str | None,
