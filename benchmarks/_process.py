@@ -11,7 +11,7 @@ from statistics import median
 
 SAMPLE_S = 0.02
 BIBENCH = str(Path(sys.executable).with_name("bibench"))
-# pip compiles what it installs. Where this is forbidden, a checkout would be compiled at each start.
+# pip compiles what it installs; where that is forbidden, a checkout is compiled at each start.
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
 
 

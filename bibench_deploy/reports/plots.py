@@ -186,7 +186,7 @@ def size_plots(report: Report) -> tuple[Plot, ...]:
         for model in family.models:
             text = wording.size(model.size_bytes)
             if model.size_ratio is not None:
-                text += f", {wording.ratio(model.size_ratio)} smaller"
+                text += f", {wording.smaller(model.size_ratio)}"
             bar = _Bar("", float(model.size_bytes), text)
             groups.append(_Group(model.label, styles[model.artifact], (bar,)))
         notes = [UNTRAINED] if family.is_untrained else []

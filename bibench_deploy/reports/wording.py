@@ -15,11 +15,17 @@ _SPELLINGS = {"dabnn": "daBNN", "lce": "LCE", "onnx": "ONNX Runtime"}
 
 HOST_CHECK_TITLE = "Measured on x86: a host check, not a board result."
 
-HOST_CHECK_TEXT = (
-    "LCE's fast 1-bit kernels are written for ARM. On x86 it falls back to an indirect BGEMM, "
-    "single-threaded, while the FP32 twin runs in XNNPACK with vector instructions: a small "
-    "network gains nothing in latency here. The file is the one that a board gets, so its size "
-    "holds there; latency has to be measured there."
+_HOST_CHECKS = {
+    "lce": (
+        "LCE's fast 1-bit kernels are written for ARM. On x86 it falls back to an indirect BGEMM, "
+        "single-threaded, while the FP32 twin runs in XNNPACK with vector instructions: a small "
+        "network gains nothing in latency here. "
+    ),
+    "dabnn": "daBNN has no fast kernel for x86. ",
+}
+_HOST_CHECK = (
+    "The file is the one that a board gets, so its size holds there; latency has to be measured "
+    "there."
 )
 
 CONVENTION = (
@@ -104,6 +110,16 @@ def ratio(value: float | None) -> str:
     if value is None:
         return NOT_KNOWN
     return f"{value:.2f}×" if value < 9.995 else f"{value:.1f}×"
+
+
+def smaller(value: float) -> str:
+    """Format how many times smaller, or larger, than its twin a model is.
+
+    Example:
+        >>> smaller(17.843), smaller(0.98)
+        ('17.8× smaller', '1.02× larger')
+    """
+    return f"{ratio(value)} smaller" if value >= 1 else f"{ratio(1 / value)} larger"
 
 
 def change(value: float | None) -> str:
@@ -257,7 +273,7 @@ def summary(report: Report) -> str:
         return f"{model.title} takes {size(model.size_bytes)} and has no binary layer."
     clauses = []
     if model.size_ratio is not None:
-        clauses.append(f"is {ratio(model.size_ratio)} smaller than its FP32 twin")
+        clauses.append(f"is {smaller(model.size_ratio)} than its FP32 twin")
     else:
         clauses.append(f"takes {size(model.size_bytes)}")
     clauses.append(_parity_clause(model))
@@ -284,6 +300,12 @@ def _parity_clause(model: Model) -> str:
         return f"has {flips} unexplained sign flips between {engines(model)}"
     agreement = fraction(model.parity.top1_agreement)
     return f"gives the same answer in {engines(model)} for {agreement} of the inputs"
+
+
+def host_check(report: Report) -> str:
+    """What a reader of latencies from x86 must know of the engines in the report."""
+    measured = dict.fromkeys(model.target for model in report.models if model.cells)
+    return "".join(_HOST_CHECKS.get(target, "") for target in measured) + _HOST_CHECK
 
 
 def mean_size(report: Report) -> str:

@@ -123,8 +123,8 @@ def _size(report: Report) -> Card:
     )
     if model.size_ratio is None:
         return Card("Size", own, f"{model.title}, without an FP32 twin", others)
-    caption = f"smaller than its FP32 twin: {own} against {twin}"
-    return Card("Size", wording.ratio(model.size_ratio), caption, others)
+    figure, word = wording.smaller(model.size_ratio).split()
+    return Card("Size", figure, f"{word} than its FP32 twin: {own} against {twin}", others)
 
 
 def _parity(report: Report) -> Card:

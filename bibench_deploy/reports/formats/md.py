@@ -14,7 +14,7 @@ def render(report: Report) -> str:
     """Give the report as Markdown."""
     blocks = ["# bibench report", f"**{_escape(wording.summary(report))}**"]
     if report.is_host_check:
-        blocks.append(f"> **{wording.HOST_CHECK_TITLE}**\n> {wording.HOST_CHECK_TEXT}")
+        blocks.append(f"> **{wording.HOST_CHECK_TITLE}**\n> {wording.host_check(report)}")
     blocks += [f"> **{_escape(problem)}**" for problem in report.problems]
     if report.mean_size_ratio is not None:
         means = (wording.mean_size(report), wording.mean_speedups(report))

@@ -15,7 +15,7 @@ def render(report: Report) -> str:
     """Give the report as plain text."""
     blocks = [wording.summary(report)]
     if report.is_host_check:
-        blocks.append(f"{wording.HOST_CHECK_TITLE}\n{wording.HOST_CHECK_TEXT}")
+        blocks.append(f"{wording.HOST_CHECK_TITLE}\n{wording.host_check(report)}")
     blocks += report.problems
     if report.mean_size_ratio is not None:
         means = (wording.mean_size(report), wording.mean_speedups(report), wording.CONVENTION)

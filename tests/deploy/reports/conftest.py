@@ -76,6 +76,7 @@ def _artifact(
     artifact: str,
     *,
     name: str | None = None,
+    target: str = "lce",
     architecture: str | None = "resnet20",
     algorithm: str | None = "reactnet",
     role: str = "model",
@@ -110,7 +111,7 @@ def _artifact(
             "schema_version": 1,
             "kind": "bibench-artifact",
             "name": name,
-            "target": "lce",
+            "target": target,
             "role": role,
             "source": {
                 "kind": "run",

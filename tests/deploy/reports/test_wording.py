@@ -12,6 +12,17 @@ def test_the_summary_says_size_parity_and_accuracy(demo):
     )
 
 
+@pytest.mark.parametrize(("target", "named"), [("lce", "LCE"), ("dabnn", "daBNN"), ("native", "")])
+def test_the_host_check_speaks_of_the_engines_that_ran(
+    write, header, artifact, cell, target, named
+):
+    text = wording.host_check(
+        build_report([write(header(), artifact("m", target=target), cell("m", 1, 2.0))])
+    )
+    assert [name for name in ("LCE", "daBNN") if name in text] == ([named] if named else [])
+    assert text.endswith("latency has to be measured there.")
+
+
 def test_the_summary_claims_no_parity_that_was_not_checked(write, header, artifact):
     report = build_report([write(header(), artifact("m", parity=None, accuracy=98.0))])
     assert wording.summary(report) == (
