@@ -23,7 +23,9 @@ Linux
 @machine
 x86_64
 @python
-{"python": "3.11.7", "packages": {"larq-compute-engine": "0.16.0", "numpy": "1.26.4"}}
+3.11.7
+larq-compute-engine 0.16.0
+numpy 1.26.4
 """
 _PRINTED = json.dumps(
     {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibench_deploy.cli._inputs import say
+from bibench_deploy.cli._sweep_progress import progress_shown
 from bibench_deploy.cli.export import summary
-from bibench_deploy.cli.profile import progress_shown
 
 if TYPE_CHECKING:
     from bibench_deploy.export.source import Source
@@ -77,12 +77,12 @@ def demo(
 
     counts = ",".join(str(count) for count in thread_counts)
     _step(4, f"profile on this machine with threads {counts}")
-    with progress_shown() as progress:
+    with progress_shown() as show:
         run = profile_artifacts(
             [artifact.directory for artifact in exports],
             threads=thread_counts,
             out=out / "results" / "demo.jsonl",
-            progress=progress,
+            progress=partial(show, "local"),
             command=["bibench", "demo"],
         )
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_deploy.errors import DeployError
+from bibench_deploy.cli._several_devices import EVENTS, print_event, run_sweeps
+from bibench_deploy.cli._sweep_progress import model_label, progress_shown
+from bibench_deploy.errors import DeployError, DeviceError
 
 if TYPE_CHECKING:
     from bibench_deploy.profiling.journal import Cell, Results
-    from bibench_deploy.profiling.resumption import BegunSweep
-    from bibench_deploy.profiling.session import Plan, Progress
+    from bibench_deploy.profiling.session import Plan, ProfileRun, Progress
 
 MAX_THREADS = 1024
 
@@ -33,7 +37,8 @@ def profile(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Where to run: a name in the device registry; local unless said.",
+            help="Where to run: names in the device registry, such as pi4,kirin990; several run at "
+            "the same time, each with its own results file. local unless said.",
             show_default=False,
         ),
     ] = None,
@@ -73,55 +78,196 @@ def profile(
     json_output: Annotated[
         bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")
     ] = False,
+    events: Annotated[bool, typer.Option(EVENTS, hidden=True)] = False,
 ) -> None:
-    """Measure latency on a device, with every sample kept.
+    """Measure latency on devices, with every sample kept.
 
     Example: [bold]bibench profile out/resnet20-reactnet-digits-lce --threads 1,2[/bold]
     """
-    from bibench_deploy.profiling.session import latest_artifact, plan_profile, profile_artifacts
+    from bibench_deploy.devices.transports import check_connected
 
-    directories = list(artifact or [])
-    if resume and not directories and (begun := _begun_sweep(out)) is not None:
-        out, directories = begun.path, begun.directories
-        typer.echo(f"going on with {out}", err=True)
-        threads = threads or ",".join(map(str, begun.threads))
-        device, preset = device or begun.device, preset or begun.preset
-    device, preset = device or "local", preset or "quick"
-    thread_counts = default_threads(device) if threads is None else parse_threads(threads)
-    if not directories:
-        directories = [latest_artifact()]
-        typer.echo(f"latest export: {directories[0]}", err=True)
+    names = [None] if device is None else parse_devices(device)
+    asked = _Sweep(list(artifact or []), None, threads, preset, out)
+    if not asked.directories and not resume:
+        asked = replace(asked, directories=[_latest_artifact()])
+    sweeps = []
+    for name in names:
+        own_out = _out_of(out, name) if out is not None and len(names) > 1 else out
+        sweep = replace(asked, device=name, out=own_out)
+        sweeps.append(_begun(sweep) if resume else sweep)
+    plans = [sweep.plan() for sweep in sweeps]
+    if len(plans) > 1 and not dry_run:
+        # Before any of them starts.
+        for plan in plans:
+            check_connected(plan.device)
     if dry_run:
-        _print_plan(plan_profile(directories, device, thread_counts, preset), json_output)
-        return
-    with progress_shown() as progress, _saying_how_to_go_on(progress) as watched:
-        run = profile_artifacts(
-            directories,
-            device,
-            thread_counts,
-            preset,
-            out,
-            watched,
-            resume=resume,
-            command=["bibench", *(_shown_argument(argument) for argument in sys.argv[1:])],
-        )
-    typer.echo(f"results: {run.path}", err=True)
-    if json_output:
-        import json
-
-        typer.echo(json.dumps(results_as_json(run.results), indent=2))
+        _print_plans(plans, json_output)
+    elif events:
+        _run_for_parent(sweeps[0], resume=resume)
+    elif len(sweeps) == 1:
+        name = sweeps[0].device_name
+        again = _again([], out)
+        with (
+            progress_shown(plans) as show,
+            _saying_how_to_go_on(partial(show, name), again) as progress,
+        ):
+            run = sweeps[0].run(progress, resume=resume)
+        _say_results(run.path)
+        if json_output:
+            _print_json(results_as_json(run.results))
+        else:
+            _print_results([run.results])
     else:
-        _print_results(run.results)
+        _run_several(sweeps, plans, out, resume=resume, is_json=json_output)
 
 
-def _begun_sweep(out: Path | None) -> BegunSweep | None:
-    """What an unfinished file says of its sweep; None where `out` names no file yet."""
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep on one device, as it was asked for; None for what was not said."""
+
+    directories: list[Path]
+    device: str | None
+    threads: str | None
+    preset: str | None
+    out: Path | None
+
+    @property
+    def device_name(self) -> str:
+        return self.device or "local"
+
+    def settings(self) -> tuple[list[Path], str, tuple[int, ...], str]:
+        """What `plan_profile` and `profile_artifacts` are given."""
+        device = self.device_name
+        threads = default_threads(device) if self.threads is None else parse_threads(self.threads)
+        return self.directories, device, threads, self.preset or "quick"
+
+    def plan(self) -> Plan:
+        from bibench_deploy.profiling.session import plan_profile
+
+        return plan_profile(*self.settings())
+
+    def run(self, progress: Callable[[Progress], None], *, resume: bool) -> ProfileRun:
+        from bibench_deploy.profiling.session import profile_artifacts
+
+        words = [_shown_argument(word) for word in sys.argv[1:] if word != EVENTS]
+        command = ["bibench", *words]
+        return profile_artifacts(
+            *self.settings(), self.out, progress, resume=resume, command=command
+        )
+
+    def words(self, *, resume: bool) -> list[str]:
+        """What is typed behind `bibench profile` for it."""
+        directories, device, threads, preset = self.settings()
+        options = {"--device": device, "--threads": ",".join(map(str, threads))}
+        options |= {"--preset": preset} | ({"--out": str(self.out)} if self.out else {})
+        words = [word for option in options.items() for word in option]
+        # Behind "--" no folder is taken for an option.
+        return [*words, *(["--resume"] * resume), "--", *map(str, directories)]
+
+
+def _latest_artifact() -> Path:
+    from bibench_deploy.profiling.session import latest_artifact
+
+    found = latest_artifact()
+    typer.echo(f"latest export: {found}", err=True)
+    return found
+
+
+def _out_of(out: Path, device: str | None) -> Path:
+    """The results file of one of several devices."""
+    return out.with_name(f"{out.stem}-{device}{out.suffix}")
+
+
+def _begun(asked: _Sweep) -> _Sweep:
+    """The sweep that is to go on: what was not said is taken from its file."""
     from bibench_deploy.profiling.resumption import newest_unfinished, read_begun_sweep
     from bibench_deploy.profiling.session import RESULTS_DIRECTORY
 
+    out = asked.out
     if out is not None and not (out.is_file() and out.stat().st_size):
-        return None
-    return read_begun_sweep(newest_unfinished(RESULTS_DIRECTORY) if out is None else out)
+        return asked if asked.directories else replace(asked, directories=[_latest_artifact()])
+    if out is None:
+        planned = asked.plan().cells if asked.directories else None
+        out = newest_unfinished(RESULTS_DIRECTORY, planned, asked.device)
+    if asked.directories:
+        return replace(asked, out=out)
+    begun = read_begun_sweep(out)
+    typer.echo(f"going on with {out}", err=True)
+    return _Sweep(
+        begun.directories,
+        asked.device or begun.device,
+        asked.threads or ",".join(map(str, begun.threads)),
+        asked.preset or begun.preset,
+        out,
+    )
+
+
+def _run_for_parent(sweep: _Sweep, *, resume: bool) -> None:
+    """Run one of several sweeps, and tell the bibench that started this one of it."""
+    print_event(sweep.run(print_event, resume=resume).path)
+
+
+def _run_several(
+    sweeps: Sequence[_Sweep],
+    plans: Sequence[Plan],
+    out: Path | None,
+    *,
+    resume: bool,
+    is_json: bool,
+) -> None:
+    """Run sweeps on several devices at once; those that fail are named at the end."""
+    from bibench_deploy.profiling.journal import read_results
+
+    commands = {sweep.device_name: sweep.words(resume=resume) for sweep in sweeps}
+    try:
+        with progress_shown(plans) as progress:
+            ended = run_sweeps(commands, progress)
+    except KeyboardInterrupt:
+        typer.echo(f"go on with: {_again(list(commands), out)}", err=True)
+        raise
+    failed = {sweep.device: sweep.error for sweep in ended if sweep.path is None}
+    paths = [sweep.path for sweep in ended if sweep.path is not None]
+    for path in paths:
+        _say_results(path)
+    finished = [read_results(path) for path in paths]
+    if is_json:
+        _print_json({"sweeps": [results_as_json(one) for one in finished], "failed": failed})
+    elif finished:
+        _print_results(finished, has_devices=True)
+    for device, error in failed.items():
+        typer.echo(f"{device}: {error}", err=True)
+    if failed:
+        raise DeviceError(
+            f"{len(failed)} of {len(ended)} devices failed: {', '.join(failed)}; run it again with "
+            f"--device {','.join(failed)}, and with --resume where blocks were kept"
+        )
+
+
+def _again(devices: Sequence[str], out: Path | None) -> str:
+    """The command that goes on with what was interrupted."""
+    words = ["--device", ",".join(devices)] if devices else []
+    words += ["--out", str(out)] if out is not None else []
+    return shlex.join(["bibench", "profile", *words, "--resume"])
+
+
+def _say_results(path: Path) -> None:
+    typer.echo(f"results: {path}", err=True)
+
+
+def parse_devices(text: str) -> list[str]:
+    """Read names of devices, such as "pi4,kirin990"; one named twice counts once.
+
+    Raises:
+        DeployError: a name is empty.
+
+    Example:
+        >>> parse_devices("pi4, kirin990,pi4")
+        ['pi4', 'kirin990']
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise DeployError(f'--device "{text}" is no list of names; write for example pi4,kirin990')
+    return list(dict.fromkeys(names))
 
 
 def parse_threads(text: str) -> tuple[int, ...]:
@@ -202,7 +348,7 @@ def _cell_as_json(results: Results, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _print_plan(plan: Plan, is_json: bool) -> None:
+def _print_plans(plans: Sequence[Plan], is_json: bool) -> None:
     cells = [
         {
             "artifact": cell.key.artifact,
@@ -212,26 +358,33 @@ def _print_plan(plan: Plan, is_json: bool) -> None:
             "threads": cell.key.threads,
             "blocks": cell.blocks,
         }
+        for plan in plans
         for cell in plan.cells
     ]
     if is_json:
-        import json
-
-        typer.echo(json.dumps({"preset": plan.preset.name, "cells": cells}, indent=2))
+        _print_json({"preset": plans[0].preset.name, "cells": cells})
         return
     for cell in cells:
         typer.echo(
-            f"{_model_label(str(cell['name']), str(cell['role']))} on {cell['device']}, "
+            f"{model_label(str(cell['name']), str(cell['role']))} on {cell['device']}, "
             f"threads {cell['threads']}: {cell['blocks']} blocks"
         )
 
 
-def _print_results(results: Results) -> None:
+def _print_json(document: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _print_results(sweeps: Sequence[Results], *, has_devices: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    if has_devices:
+        table.add_column("device", no_wrap=True)
     # In a narrow terminal names take more lines; figures are never cut.
     table.add_column("model", overflow="fold", min_width=12)
     for heading in ("threads", "p50 ms", "p90 ms", "speed-up", "size MB"):
@@ -239,27 +392,30 @@ def _print_results(results: Results) -> None:
     table.add_column("verdict", no_wrap=True)
     table.add_column("kernels", overflow="fold")
     remarks: list[str] = []
-    for cell in results.cells.values():
-        artifact = results.artifacts[cell.key.artifact]
-        label = _model_label(artifact.name, artifact.role)
-        speed_up = results.speed_up(cell)
-        kernels = [cell.runtime.get("binary_kernel"), cell.runtime.get("float_kernel")]
-        # Names from a manifest are data: a bracket in one is no markup.
-        table.add_row(
-            Text(label),
-            str(cell.key.threads),
-            f"{cell.latency_ms.p50:.3f}",
-            "" if cell.latency_ms.p90 is None else f"{cell.latency_ms.p90:.3f}",
-            "" if speed_up is None else f"{speed_up:.2f}×",
-            f"{artifact.size_bytes / 1e6:.2f}",
-            cell.verdict,
-            Text(" + ".join(kernel for kernel in kernels if kernel)),
-        )
-        where = f"{label}, threads {cell.key.threads}"
-        if cell.verdict != "stable":
-            remarks.append(f"{where}: {cell.verdict}: {cell.reason}")
-        if cell.note:
-            remarks.append(f"{where}: {cell.note}")
+    for results in sweeps:
+        for cell in results.cells.values():
+            artifact = results.artifacts[cell.key.artifact]
+            label = model_label(artifact.name, artifact.role)
+            speed_up = results.speed_up(cell)
+            kernels = [cell.runtime.get("binary_kernel"), cell.runtime.get("float_kernel")]
+            # Names from a manifest are data: a bracket in one is no markup.
+            table.add_row(
+                *([Text(cell.key.device)] if has_devices else []),
+                Text(label),
+                str(cell.key.threads),
+                f"{cell.latency_ms.p50:.3f}",
+                "" if cell.latency_ms.p90 is None else f"{cell.latency_ms.p90:.3f}",
+                "" if speed_up is None else f"{speed_up:.2f}×",
+                f"{artifact.size_bytes / 1e6:.2f}",
+                cell.verdict,
+                Text(" + ".join(kernel for kernel in kernels if kernel)),
+            )
+            on = f" on {cell.key.device}" if has_devices else ""
+            where = f"{label}{on}, threads {cell.key.threads}"
+            if cell.verdict != "stable":
+                remarks.append(f"{where}: {cell.verdict}: {cell.reason}")
+            if cell.note:
+                remarks.append(f"{where}: {cell.note}")
     console = Console()
     if not console.is_terminal:
         # A pipe has no width: let no column be cut.
@@ -269,45 +425,9 @@ def _print_results(results: Results) -> None:
         typer.echo(remark)
 
 
-def _model_label(name: str, role: str) -> str:
-    return f"{name} (FP32 twin)" if role == "fp32_twin" else name
-
-
-def _progress_line(progress: Progress) -> str:
-    if progress.key is None:
-        return f"{progress.done}/{progress.total} blocks done"
-    return (
-        f"block {progress.done + 1}/{progress.total}: {progress.name}, "
-        f"threads {progress.key.threads}"
-    )
-
-
-@contextmanager
-def progress_shown() -> Iterator[Callable[[Progress], None]]:
-    """Show a sweep's progress on stderr: a bar in a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda progress: typer.echo(_progress_line(progress), err=True)
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    # Drawing takes processor time, which the measurement beside it would see.
-    with Bar(*columns, console=Console(stderr=True), refresh_per_second=1) as bar:
-        task = bar.add_task("profile", total=None)
-        yield lambda progress: bar.update(
-            task,
-            description=escape(_progress_line(progress)),
-            total=progress.total,
-            completed=progress.done,
-        )
-
-
 @contextmanager
 def _saying_how_to_go_on(
-    progress: Callable[[Progress], None],
+    progress: Callable[[Progress], None], again: str
 ) -> Iterator[Callable[[Progress], None]]:
     """Say, where a sweep ends early, that its blocks were kept and how to measure the others."""
     done = 0
@@ -321,7 +441,7 @@ def _saying_how_to_go_on(
         yield watch
     except (DeployError, KeyboardInterrupt):
         if done:
-            typer.echo(f"blocks kept: {done}; go on with: bibench profile --resume", err=True)
+            typer.echo(f"blocks kept: {done}; go on with: {again}", err=True)
         raise
 
 

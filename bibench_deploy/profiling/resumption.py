@@ -59,12 +59,15 @@ def read_begun_sweep(path: Path) -> BegunSweep:
     )
 
 
-def newest_unfinished(folder: Path, planned: Sequence[PlannedCell] | None = None) -> Path:
+def newest_unfinished(
+    folder: Path, planned: Sequence[PlannedCell] | None = None, device: str | None = None
+) -> Path:
     """Find the newest results file in a folder that lacks blocks.
 
     Args:
         folder: where to look; not in folders inside it.
         planned: the cells that it must be of; None for any.
+        device: that it must be of; None for any.
 
     Raises:
         ResultsError: there is none.
@@ -75,11 +78,13 @@ def newest_unfinished(folder: Path, planned: Sequence[PlannedCell] | None = None
             results = read_results(path)
         except ResultsError:
             continue
-        if not _lacks_blocks(results):
+        devices = {cell.key.device for cell in results.header.planned}
+        if not _lacks_blocks(results) or (device is not None and devices != {device}):
             continue
         if planned is None or tuple(planned) == results.header.planned:
             return path
     what = "sweep" if planned is None else "sweep of these models, threads and preset"
+    what += f" on {device}" if device is not None else ""
     raise ResultsError(
         f"no unfinished {what} in ./{folder}; name its file by --out, or leave --resume out"
     )

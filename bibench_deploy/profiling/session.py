@@ -70,6 +70,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A block that has ended.
+
+    Attributes:
+        key: its cell.
+        middle_ms: its median, or what its runner gives in the place of one.
+        verdict: of the cell, where it was the cell's last block.
+    """
+
+    key: CellKey
+    middle_ms: float
+    verdict: str | None
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a sweep has come, said before each block and once at the end.
 
@@ -78,12 +93,14 @@ class Progress:
         total: blocks of the sweep.
         key: the cell whose block starts now; None at the end.
         name: of its artifact; empty at the end.
+        finished: the block before; None at the start.
     """
 
     done: int
     total: int
     key: CellKey | None
     name: str
+    finished: Finished | None = None
 
 
 @dataclass(frozen=True)
@@ -278,7 +295,7 @@ def _measure(
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
     for measured_before in before:
         done[measured_before.key].append(measured_before)
-    finished = len(before)
+    count, finished = len(before), None
     for block in range(plan.preset.blocks):
         for cell in generator.sample(plan.cells, len(plan.cells)):
             key = cell.key
@@ -287,7 +304,7 @@ def _measure(
                 continue
             artifact = plan.artifacts[key.artifact]
             if progress:
-                progress(Progress(finished, total, key, artifact.name))
+                progress(Progress(count, total, key, artifact.name, finished))
             runner, local = runners[key.artifact], files[key.artifact]
             there = {role: pushed[file] for role, file in local.items()}
             arguments = runner.command(
@@ -320,11 +337,15 @@ def _measure(
                 )
             )
             journal.write_block(done[key][-1])
-            finished += 1
+            count += 1
+            verdict = None
             if len(done[key]) == cell.blocks:
-                journal.write_cell(summarize_cell(done[key], is_emulated=environment.is_emulated))
+                summary = summarize_cell(done[key], is_emulated=environment.is_emulated)
+                journal.write_cell(summary)
+                verdict = summary.verdict
+            finished = Finished(key, done[key][-1].middle_ms, verdict)
     if progress:
-        progress(Progress(finished, total, None, ""))
+        progress(Progress(count, total, None, "", finished))
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -36,13 +36,23 @@ def open_transport(device: Device) -> Transport:
         UnknownNameError: no file here is named as the device's transport.
         DeviceError: the device names no transport, or cannot be reached.
     """
-    if device.transport is None:
-        raise DeviceError(
-            f"device {device.name} ({device.title}) is known, but not how to reach it; run: "
-            f"bibench devices add {device.name} --ssh USER@HOST, or --adb SERIAL"
-        )
+    check_connected(device)
+    assert device.transport is not None
     if device.transport not in transport_names():
         raise UnknownNameError("transport", device.transport, transport_names())
     module = importlib.import_module(f"{__name__}.{device.transport}")
     transport: Transport = module.TRANSPORT(device)
     return transport
+
+
+def check_connected(device: Device) -> None:
+    """Make sure that it is known how to reach a device, which may then still be out of reach.
+
+    Raises:
+        DeviceError: the device names no transport.
+    """
+    if device.transport is None:
+        raise DeviceError(
+            f"device {device.name} ({device.title}) is known, but not how to reach it; run: "
+            f"bibench devices add {device.name} --ssh USER@HOST, or --adb SERIAL"
+        )
