@@ -52,6 +52,7 @@ class LatencyChange:
         limit: what a change has to exceed to count; None where none was looked for.
         outcome: what it came to.
         reason: of the outcome.
+        is_other_processor: whether the two were measured on different processors.
     """
 
     model: Identity
@@ -64,6 +65,7 @@ class LatencyChange:
     limit: float | None
     outcome: Outcome
     reason: str
+    is_other_processor: bool = False
 
     @property
     def verdict(self) -> str:
@@ -227,8 +229,9 @@ def _latency(
         reason = f"beyond the limit of {100 * limit:.1f} %"
     key = new.key
     return LatencyChange(
-        model, key.device, key.threads, old, new, change, interval, limit, outcome, reason
-    )
+        model, key.device, key.threads, old, new, change, interval, limit, outcome, reason,
+        other_processor is not None,
+    )  # fmt: skip
 
 
 def _span(cell: Cell) -> float:

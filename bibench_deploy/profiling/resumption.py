@@ -10,6 +10,9 @@ from typing import Any
 from bibench_deploy.errors import ResultsError
 from bibench_deploy.profiling.journal import PlannedCell, Results, read_results
 
+# What of a fingerprint makes it the same machine.
+MACHINE = ("machine", "cpu", "cores")
+
 
 @dataclass(frozen=True)
 class BegunSweep:
@@ -119,7 +122,7 @@ def check_same_machine(begun: Results, environment: Mapping[str, Any]) -> None:
     Raises:
         ResultsError: it was not; says in what they differ.
     """
-    for name in ("machine", "cpu", "cores"):
+    for name in MACHINE:
         before, after = begun.header.environment.get(name), environment.get(name)
         if before != after:
             raise ResultsError(
