@@ -56,6 +56,23 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    cpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the runs on these cores: big, little, or numbers such as 0-3 or 0,2; all "
+            "unless said.",
+            metavar="big|little|0-3",
+            show_default=False,
+        ),
+    ] = None,
+    pin: Annotated[
+        bool,
+        typer.Option(
+            "--pin",
+            help="Hold the frequency governor at performance meanwhile (needs root there), and put "
+            "back what was there.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -87,7 +104,7 @@ def profile(
     from bibench_deploy.devices.transports import check_connected
 
     names = [None] if device is None else parse_devices(device)
-    asked = _Sweep(list(artifact or []), None, threads, preset, out)
+    asked = _Sweep(list(artifact or []), None, threads, preset, out, cpus, pin)
     if not asked.directories and not resume:
         asked = replace(asked, directories=[_latest_artifact()])
     sweeps = []
@@ -130,6 +147,8 @@ class _Sweep:
     threads: str | None
     preset: str | None
     out: Path | None
+    cpus: str | None
+    pin: bool
 
     @property
     def device_name(self) -> str:
@@ -152,17 +171,20 @@ class _Sweep:
         words = [_shown_argument(word) for word in sys.argv[1:] if word != EVENTS]
         command = ["bibench", *words]
         return profile_artifacts(
-            *self.settings(), self.out, progress, resume=resume, command=command
-        )
+            *self.settings(), self.out, progress, resume=resume, command=command,
+            cpus=self.cpus, pin=self.pin,
+        )  # fmt: skip
 
     def words(self, *, resume: bool) -> list[str]:
         """What is typed behind `bibench profile` for it."""
         directories, device, threads, preset = self.settings()
         options = {"--device": device, "--threads": ",".join(map(str, threads))}
         options |= {"--preset": preset} | ({"--out": str(self.out)} if self.out else {})
+        options |= {"--cpus": self.cpus} if self.cpus is not None else {}
         words = [word for option in options.items() for word in option]
+        words += ["--pin"] * self.pin + ["--resume"] * resume
         # Behind "--" no folder is taken for an option.
-        return [*words, *(["--resume"] * resume), "--", *map(str, directories)]
+        return [*words, "--", *map(str, directories)]
 
 
 def _latest_artifact() -> Path:
@@ -199,6 +221,8 @@ def _begun(asked: _Sweep) -> _Sweep:
         asked.threads or ",".join(map(str, begun.threads)),
         asked.preset or begun.preset,
         out,
+        asked.cpus or begun.cpus,
+        asked.pin or begun.is_pinned,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bibench_deploy.errors import ResultsError
+from bibench_deploy.profiling.affinity import ranges
 from bibench_deploy.profiling.journal import Cell, CellKey, MeasuredArtifact, Results
 from bibench_deploy.profiling.statistics import change_interval
 
@@ -262,7 +263,11 @@ def _other_processor(old: Results, new: Results) -> str | None:
         was, now = (results.header.environment.get(name) for results in (old, new))
         if was != now and was is not None and now is not None:
             return f"measured on another processor: {was}, then {now}"
-    return None
+    cores = [
+        "all" if results.header.cpus is None else ranges(results.header.cpus)
+        for results in (old, new)
+    ]
+    return None if cores[0] == cores[1] else f"measured on other cores: {cores[0]}, then {cores[1]}"
 
 
 def _notes(old: Results, new: Results) -> Iterator[str]:
@@ -273,6 +278,7 @@ def _notes(old: Results, new: Results) -> Iterator[str]:
     for name, was, now in (
         ("bibench", old.header.bibench_version, new.header.bibench_version),
         ("preset", old.header.preset, new.header.preset),
+        ("--pin", old.header.is_pinned, new.header.is_pinned),
         ("runtimes", _runtimes(old), _runtimes(new)),
     ):
         if was != now:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +35,13 @@ class Cluster:
         max_mhz: their highest clock; None where the device does not tell.
         kind: as the device names it, for example "0xd0b" (the part number of an ARM core); None
             where it does not tell.
+        numbers: of the cores, as the system counts them; empty where it does not tell.
     """
 
     cores: int
     max_mhz: int | None
     kind: str | None
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Environment:
         throttled: flags of the Raspberry Pi's firmware, for example "0x0".
         free_mib: free space where pushed files go.
         clock_skew_s: the device's time less ours.
+        has_taskset: whether a program can be kept on cores there.
     """
 
     machine: str | None = None
@@ -85,6 +87,7 @@ class Environment:
     throttled: str | None = None
     free_mib: int | None = None
     clock_skew_s: int | None = None
+    has_taskset: bool = False
 
     @property
     def abi(self) -> str | None:
@@ -171,6 +174,7 @@ def parse_environment(printed: str, asked_at: float, answered_at: float) -> Envi
         clock_skew_s=None
         if now is None
         else min(now - int(asked_at), 0) or max(now - int(answered_at), 0),
+        has_taskset=bool(found.get("taskset")),
     )  # fmt: skip
 
 
@@ -224,13 +228,13 @@ def _clusters(
             kinds[int(keys["processor"])] = keys.get("CPU part")
     cores = sorted(kinds.keys() | clocks.keys())
     # An old kernel lists only cores that are awake; a clock that is not told is no kind of its own.
-    alike = Counter(
-        (_whole(clocks.get(core, {}).get("cpuinfo_max_freq"), 1000), kinds.get(core))
-        for core in cores
-    )
+    alike: dict[tuple[int | None, str | None], list[int]] = {}
+    for core in cores:
+        max_mhz = _whole(clocks.get(core, {}).get("cpuinfo_max_freq"), 1000)
+        alike.setdefault((max_mhz, kinds.get(core)), []).append(core)
     return tuple(
-        Cluster(count, max_mhz, kind)
-        for (max_mhz, kind), count in sorted(alike.items(), key=lambda item: item[0][0] or 0)
+        Cluster(len(numbers), max_mhz, kind, tuple(numbers))
+        for (max_mhz, kind), numbers in sorted(alike.items(), key=lambda item: item[0][0] or 0)
     )
 
 

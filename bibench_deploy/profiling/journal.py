@@ -18,6 +18,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from bibench_deploy.errors import ResultsError
+from bibench_deploy.profiling.conditions import (
+    Conditions,
+    clock_fall,
+    conditions_from,
+    held_back,
+)
 from bibench_deploy.profiling.statistics import (
     Aggregate,
     Latency,
@@ -74,6 +80,8 @@ class Header:
         started_at: UTC, ISO 8601.
         environment: fields of `environment.Environment`.
         planned: the cells of a whole run.
+        cpus: numbers of the cores that all of it was kept on; None for all of the device's.
+        is_pinned: whether the governor was held at `performance`.
     """
 
     run: str
@@ -84,6 +92,8 @@ class Header:
     started_at: str
     environment: Mapping[str, Any]
     planned: tuple[PlannedCell, ...]
+    cpus: tuple[int, ...] | None = None
+    is_pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,7 @@ class Block:
         peak_memory_mib: of the process; None where unknown.
         note: what a reader of the figure must know, or None.
         aggregate: what a runner that keeps no samples gives in their place, else None.
+        conditions: how the device was doing; None where it does not show.
     """
 
     key: CellKey
@@ -148,6 +159,7 @@ class Block:
     peak_memory_mib: float | None
     note: str | None
     aggregate: Aggregate | None = None
+    conditions: Conditions | None = None
 
     @property
     def middle_ms(self) -> float:
@@ -175,6 +187,8 @@ class Cell:
         drift_in_process: how much slower its processes became while they ran, as a fraction;
             None where unknown.
         drift_over_run: how much slower its last third of blocks was than its first, likewise.
+        temperature_c: highest that was seen while it was measured; None where unknown.
+        clock_mhz: median over blocks of the fastest core in use; None where unknown.
     """
 
     key: CellKey
@@ -191,6 +205,8 @@ class Cell:
     note: str | None
     drift_in_process: float | None = None
     drift_over_run: float | None = None
+    temperature_c: float | None = None
+    clock_mhz: int | None = None
 
 
 @dataclass(frozen=True)
@@ -249,9 +265,14 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
     drifted = find_drift(
         [block.middle_ms for block in blocks], [block.samples_ms for block in blocks]
     )
-    verdict = judge(latency_ms, len(blocks), settled, other_load, drifted)
+    conditions = [block.conditions for block in blocks if block.conditions is not None]
+    verdict = judge(latency_ms, len(blocks), settled, other_load, drifted, held_back(conditions))
+    if verdict.name == "throttled" and (fall := clock_fall(conditions)) is not None:
+        verdict = Verdict(verdict.name, f"{verdict.reason}; {fall}")
     if is_emulated:
         verdict = EMULATED
+    temperatures = [one.temperature_c for one in conditions if one.temperature_c is not None]
+    clocks = [one.clock_mhz for one in conditions if one.clock_mhz is not None]
     starts = [block.init_ms for block in blocks if block.init_ms is not None]
     memory = [block.peak_memory_mib for block in blocks if block.peak_memory_mib is not None]
     return Cell(
@@ -269,6 +290,8 @@ def summarize_cell(blocks: Sequence[Block], *, is_emulated: bool = False) -> Cel
         note=blocks[0].note,
         drift_in_process=drifted.in_process,
         drift_over_run=drifted.over_run,
+        temperature_c=max(temperatures, default=None),
+        clock_mhz=round(median(clocks)) if clocks else None,
     )
 
 
@@ -341,6 +364,8 @@ class Journal:
                 "started_at": header.started_at,
                 "environment": dict(header.environment),
                 "planned": [{**asdict(cell.key), "blocks": cell.blocks} for cell in header.planned],
+                "cpus": header.cpus,
+                "is_pinned": header.is_pinned,
             }
         )
 
@@ -546,7 +571,16 @@ def _header(line: _Line) -> Header:
         planned=tuple(
             PlannedCell(CellKey(*entry.names()), entry.get("blocks", int)) for entry in planned
         ),
+        cpus=_cpus(line),
+        is_pinned=line.get_or_none("is_pinned", bool) or False,
     )
+
+
+def _cpus(line: _Line) -> tuple[int, ...] | None:
+    cpus = line.get_or_none("cpus", list)
+    if cpus is not None and not all(type(core) is int and core >= 0 for core in cpus):
+        raise line.damage('"cpus" is no list of core numbers')
+    return None if cpus is None else tuple(cpus)
 
 
 def _artifact(line: _Line) -> MeasuredArtifact:
@@ -589,7 +623,13 @@ def _block(line: _Line, key: CellKey, usual_runtime: Mapping[str, Any]) -> Block
         peak_memory_mib=line.get_or_none("peak_memory_mib", float),
         note=line.get_or_none("note", str),
         aggregate=aggregate,
+        conditions=_conditions(line),
     )
+
+
+def _conditions(line: _Line) -> Conditions | None:
+    given = line.fields.get("conditions")
+    return None if given is None else conditions_from(line.inside(given).fields)
 
 
 def _aggregate(line: _Line) -> Aggregate | None:
@@ -634,4 +674,6 @@ def _cell(line: _Line, key: CellKey) -> Cell:
         note=line.get_or_none("note", str),
         drift_in_process=line.get_or_none("drift_in_process", float),
         drift_over_run=line.get_or_none("drift_over_run", float),
+        temperature_c=line.get_or_none("temperature_c", float),
+        clock_mhz=line.get_or_none("clock_mhz", int),
     )

@@ -30,6 +30,7 @@ first_line() { line=; [ -r "$1" ] && read -r line < "$1"; }
     first_line "$zone/temp"; degrees=$line; first_line "$zone/type"; echo "$degrees $line"
   done
   section throttled; vcgencmd get_throttled
+  section taskset; command -v taskset
   # The interpreter of a foreign instruction set shows in the link of another process.
   section executable; readlink "/proc/$$/exe"
   section folder; df -Pk "$2" || df -Pk .

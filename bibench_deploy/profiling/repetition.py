@@ -10,6 +10,7 @@ from bibench_deploy.artifact import Artifact
 from bibench_deploy.devices.registry import find_device
 from bibench_deploy.devices.transports import open_transport
 from bibench_deploy.errors import DeployError, ResultsError
+from bibench_deploy.profiling.affinity import ranges
 from bibench_deploy.profiling.comparison import Comparison, Outcome
 from bibench_deploy.profiling.environment import read_environment
 from bibench_deploy.profiling.journal import CellKey, Results
@@ -60,7 +61,11 @@ def measure_again(
     device = keys[0].device
     _check_machine(results, device)
     threads = sorted({key.threads for key in keys})
-    run = profile_artifacts(folders, device, threads, results.header.preset, path, progress)
+    header = results.header
+    run = profile_artifacts(
+        folders, device, threads, header.preset, path, progress,
+        cpus=None if header.cpus is None else ranges(header.cpus), pin=header.is_pinned,
+    )  # fmt: skip
     fresh = {key: run.results.cells[key] for key in keys}
     blocks = [block for block in results.blocks if block.key not in fresh]
     blocks += [block for block in run.results.blocks if block.key in fresh]

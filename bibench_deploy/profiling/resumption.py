@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bibench_deploy.errors import ResultsError
+from bibench_deploy.profiling.affinity import ranges
 from bibench_deploy.profiling.journal import PlannedCell, Results, read_results
 
 # What of a fingerprint makes it the same machine.
@@ -24,6 +25,8 @@ class BegunSweep:
         device: name of the device.
         threads: thread counts.
         preset: name of the preset.
+        cpus: the cores that it was kept on, as `--cpus` takes them; None for all.
+        is_pinned: whether its governor was held.
     """
 
     path: Path
@@ -31,6 +34,8 @@ class BegunSweep:
     device: str
     threads: tuple[int, ...]
     preset: str
+    cpus: str | None = None
+    is_pinned: bool = False
 
 
 def read_begun_sweep(path: Path) -> BegunSweep:
@@ -59,6 +64,8 @@ def read_begun_sweep(path: Path) -> BegunSweep:
         device=keys[0].device,
         threads=tuple(sorted({key.threads for key in keys})),
         preset=results.header.preset,
+        cpus=None if results.header.cpus is None else ranges(results.header.cpus),
+        is_pinned=results.header.is_pinned,
     )
 
 
@@ -93,7 +100,14 @@ def newest_unfinished(
     )
 
 
-def check_same_sweep(begun: Results, planned: Sequence[PlannedCell], preset: str) -> None:
+def check_same_sweep(
+    begun: Results,
+    planned: Sequence[PlannedCell],
+    preset: str,
+    cores: Sequence[int] | None = None,
+    *,
+    is_pinned: bool = False,
+) -> None:
     """Make sure that a file was begun for the sweep that is to go on.
 
     Raises:
@@ -105,6 +119,8 @@ def check_same_sweep(begun: Results, planned: Sequence[PlannedCell], preset: str
         ("devices", _values(was, "device"), _values(now, "device")),
         ("threads", _values(was, "threads"), _values(now, "threads")),
         ("models", _values(was, "artifact"), _values(now, "artifact")),
+        ("cores", _cores(begun.header.cpus), _cores(cores)),
+        ("a governor", _governor(begun.header.is_pinned), _governor(is_pinned)),
     )
     for name, before, after in pairs:
         if before != after:
@@ -138,3 +154,11 @@ def _lacks_blocks(results: Results) -> bool:
 
 def _values(planned: Sequence[PlannedCell], name: str) -> str:
     return ",".join(str(value) for value in dict.fromkeys(getattr(c.key, name) for c in planned))
+
+
+def _cores(cores: Sequence[int] | None) -> str:
+    return "all" if cores is None else ranges(cores)
+
+
+def _governor(is_pinned: bool) -> str:
+    return "that is held" if is_pinned else "as it is"

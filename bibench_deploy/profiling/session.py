@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,6 +16,8 @@ from bibench_deploy.artifact import MANIFEST_NAME, TWIN_DIRECTORY, Artifact
 from bibench_deploy.devices.registry import Device, find_device
 from bibench_deploy.devices.transports import open_transport
 from bibench_deploy.errors import ArtifactError, DeviceError
+from bibench_deploy.profiling.affinity import choose_cores, taskset
+from bibench_deploy.profiling.conditions import Watch, other_load, watched
 from bibench_deploy.profiling.environment import Environment, read_environment
 from bibench_deploy.profiling.journal import (
     Block,
@@ -26,6 +30,7 @@ from bibench_deploy.profiling.journal import (
     read_results,
     summarize_cell,
 )
+from bibench_deploy.profiling.pinning import pinned
 from bibench_deploy.profiling.presets import Preset, find_preset
 from bibench_deploy.profiling.resumption import (
     check_same_machine,
@@ -199,6 +204,8 @@ def profile_artifacts(
     resume: bool = False,
     seed: int | None = None,
     command: Sequence[str] = (),
+    cpus: str | None = None,
+    pin: bool = False,
 ) -> ProfileRun:
     """Measure every artifact, and its FP32 twin, with every thread count.
 
@@ -217,6 +224,8 @@ def profile_artifacts(
             results; an `out` that does not exist is begun. Blocks that it holds are kept.
         seed: of the order of the blocks; drawn, and recorded, unless said.
         command: what the user typed, for the record.
+        cpus: the cores to keep it on: "big", "little", or numbers such as "0-3"; None for all.
+        pin: hold the frequency governor at `performance` meanwhile.
 
     Returns:
         The results file and its content.
@@ -243,8 +252,9 @@ def profile_artifacts(
     ):
         begun = journal.begun
         environment = read_environment(transport)
+        cores = None if cpus is None else choose_cores(cpus, environment, device, threads)
         if begun is not None:
-            check_same_sweep(begun, plan.cells, plan.preset.name)
+            check_same_sweep(begun, plan.cells, plan.preset.name, cores, is_pinned=pin)
             check_same_machine(begun, environment.as_json())
             order_seed = begun.header.seed
         else:
@@ -258,6 +268,8 @@ def profile_artifacts(
                     started_at=f"{started_at:%Y-%m-%dT%H:%M:%SZ}",
                     environment=environment.as_json(),
                     planned=plan.cells,
+                    cpus=cores,
+                    is_pinned=pin,
                 )
             )
         for id_, artifact in plan.artifacts.items():
@@ -267,7 +279,13 @@ def profile_artifacts(
                     MeasuredArtifact(id_, path_shown, artifact.manifest, plan.twins.get(id_))
                 )
         before = begun.blocks if begun is not None else ()
-        _measure(plan, transport, environment, journal, order_seed, before, progress)
+        with (
+            pinned(transport, cores) if pin else contextlib.nullcontext(),
+            watched(transport, cores, environment.cores) as watch,
+        ):
+            _measure(
+                plan, transport, environment, journal, order_seed, before, progress, cores, watch
+            )
     return ProfileRun(path, read_results(path))
 
 
@@ -279,6 +297,8 @@ def _measure(
     seed: int,
     before: Sequence[Block],
     progress: Callable[[Progress], None] | None,
+    cores: Sequence[int] | None,
+    watch: Watch,
 ) -> None:
     runners = {
         id_: pick_runner(artifact.target, environment, plan.device.name)
@@ -310,12 +330,19 @@ def _measure(
             arguments = runner.command(
                 transport.python, there, key.threads, plan.preset, INPUT_SEED
             )
+            begun_at_s = time.monotonic()
             try:
-                result = transport.run(arguments, timeout_s=plan.preset.timeout_s)
+                result = transport.run(
+                    [*taskset(cores), *arguments], timeout_s=plan.preset.timeout_s
+                )
                 measured = runner.read(result, artifact, local, key.threads)
             except DeviceError:
                 transport.check_pushed(list(there.values()))  # says it more plainly if that is why
                 raise
+            conditions = watch.since(begun_at_s)
+            load = measured.other_load
+            if load is None:
+                load = other_load(conditions, key.threads, environment.cores)
             if done[key] and done[key][0].runtime != measured.runtime:
                 raise DeviceError(
                     f"{artifact.name}: the runtime is not the one that earlier blocks ran on "
@@ -329,11 +356,12 @@ def _measure(
                     samples_ms=measured.samples_ms,
                     warmup_count=measured.warmup_count,
                     warmup_settled=measured.warmup_settled,
-                    other_load=measured.other_load,
+                    other_load=load,
                     init_ms=measured.init_ms,
                     peak_memory_mib=measured.peak_memory_mib,
                     note=measured.note,
                     aggregate=measured.aggregate,
+                    conditions=conditions,
                 )
             )
             journal.write_block(done[key][-1])

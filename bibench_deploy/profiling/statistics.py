@@ -303,6 +303,7 @@ def judge(
     settled_count: int,
     other_load: float | None,
     drifted: Drift | None = None,
+    held_back: str | None = None,
 ) -> Verdict:
     """Say whether a cell's figure may be relied on; what fails first gives the reason.
 
@@ -313,6 +314,7 @@ def judge(
         other_load: share of the processors' time, 0 to 1, that other processes used in the
             middle block; None where unknown.
         drifted: as `find_drift` gives it; None where it was not looked for.
+        held_back: what the device said that slowed its processor; None for nothing.
 
     Example:
         >>> judge(Latency(2.0, 2.1, 1.99, 2.01, 0.01), 3, settled_count=3, other_load=0.01)
@@ -327,7 +329,7 @@ def judge(
             f"other processes used {_percent(other_load)} of the processors' time, "
             f"limit {_percent(MAX_OTHER_LOAD)}",
         )
-    if (reason := _slowed_down(drifted)) is not None:
+    if (reason := held_back or _slowed_down(drifted)) is not None:
         return Verdict("throttled", reason)
     span = (latency.high_ms - latency.low_ms) / latency.p50
     spanned = f"95 % interval spans {_percent(span)} of p50"

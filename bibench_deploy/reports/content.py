@@ -266,6 +266,8 @@ class Run:
     started_at: str
     bibench_version: str
     environment: Mapping[str, Any]
+    cpus: tuple[int, ...] | None = None
+    is_pinned: bool = False
 
     @property
     def is_x86(self) -> bool:
@@ -466,6 +468,8 @@ def _run(results: Results) -> Run:
         started_at=header.started_at,
         bibench_version=header.bibench_version,
         environment=dict(header.environment),
+        cpus=header.cpus,
+        is_pinned=header.is_pinned,
     )
 
 

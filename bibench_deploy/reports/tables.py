@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bibench_deploy.lint.finding import Severity
+from bibench_deploy.profiling.affinity import ranges
 from bibench_deploy.reports import wording
 from bibench_deploy.reports.content import (
     UNTRAINED,
@@ -61,6 +62,8 @@ def latency_table(report: Report) -> Table:
     flagged: set[int] = set()
     reasons: list[str] = []
     noted: dict[str, list[str]] = {}
+    cells = [cell for model in report.models for cell in model.cells]
+    has_conditions = any(cell.clock_mhz or cell.temperature_c for cell in cells)
     for model in report.models:
         for cell in model.cells:
             name, threads = wording.name(model), cell.key.threads
@@ -83,6 +86,7 @@ def latency_table(report: Report) -> Table:
                     wording.interval(cell.latency_ms),
                     wording.change(cell.drift_over_run),
                     str(cell.sample_count),
+                    *(wording.conditions(cell) if has_conditions else ()),
                     cell.verdict,
                     " + ".join(str(kernel) for kernel in kernels if kernel) or wording.NOT_KNOWN,
                 )
@@ -99,11 +103,12 @@ def latency_table(report: Report) -> Table:
             "95 % interval",
             "Drift",
             "Samples",
+            *(("Clock", "Hottest") if has_conditions else ()),
             "Verdict",
             "Kernels",
         ),
         rows=tuple(rows),
-        numeric=frozenset({2, 3, 4, 5, 6, 7}),
+        numeric=frozenset(range(2, 10 if has_conditions else 8)),
         flagged=frozenset(flagged),
         notes=(*reasons, *notes),
     )
@@ -394,7 +399,13 @@ def environment_rows(run: Run) -> tuple[tuple[str, str], ...]:
         ("preset", run.preset),
         ("bibench", run.bibench_version),
     ]
+    if run.cpus is not None:
+        rows.append(("kept on cores", ranges(run.cpus)))
+    if run.is_pinned:
+        rows.append(("governor held at", "performance"))
     for key, value in run.environment.items():
+        if key == "has_taskset":  # what can be done there is no fact of a figure
+            continue
         # Lists, such as the clock of every core, are for the JSON.
         if isinstance(value, str | int | float) and value is not False:
             name, _, unit = key.rpartition("_")

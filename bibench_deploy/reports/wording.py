@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from bibench_deploy.profiling.journal import Cell
 from bibench_deploy.profiling.statistics import Latency
 from bibench_deploy.reports.content import UNTRAINED, Model, Report, Residency
 from bibench_deploy.tracks.hardware import Speedup
@@ -81,6 +82,13 @@ def interval(latency: Latency) -> str:
     if latency.low_ms is None or latency.high_ms is None:
         return NOT_KNOWN
     return f"{_three_digits(latency.low_ms)}–{_three_digits(latency.high_ms)} ms"
+
+
+def conditions(cell: Cell) -> tuple[str, str]:
+    """Format the clock and the highest temperature while a cell was measured."""
+    clock = NOT_KNOWN if cell.clock_mhz is None else f"{cell.clock_mhz} MHz"
+    hottest = NOT_KNOWN if cell.temperature_c is None else f"{cell.temperature_c:.1f} °C"
+    return clock, hottest
 
 
 def size(size_bytes: int | None) -> str:

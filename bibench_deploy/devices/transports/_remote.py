@@ -15,9 +15,10 @@ import math
 import os
 import re
 import secrets
+import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ GRACE_S = 5
 # After its limit and that grace, a command whose end does not come has lost its link.
 LINK_S = 20.0
 _ASK_S = 30.0
+# Of a command in the background: longer than any sweep, and than any line of its own.
+_LONGEST_S = 7 * 24 * 3600
+_LONGEST_LINE = 1 << 16
 # More than any runner prints; what goes on and on is not kept in memory until its time is up.
 MAX_OUTPUT_BYTES = 64 * 2**20
 # Reading the hash of what was pushed, at the pace of a slow memory card.
@@ -149,6 +153,27 @@ class RemoteTransport(Transport):
                 stderr=result.stderr,
             )
         return result
+
+    @contextlib.contextmanager
+    def listening(self, arguments: Sequence[str], hear: Callable[[str], object]) -> Iterator[None]:
+        """Run a command in a channel of its own."""
+        try:
+            channel = self.open_channel()
+        except OSError:  # whoever runs a command next says it
+            yield
+            return
+        reader = threading.Thread(target=_hear_lines, args=(channel, hear), daemon=True)
+        try:
+            with contextlib.suppress(OSError):
+                channel.send(script(_RUN, arguments, limit=_LONGEST_S, grace=GRACE_S))
+                reader.start()
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                channel.end_input()
+            if reader.ident is not None:
+                reader.join(2 * GRACE_S)
+            channel.close()
 
     def push(self, file: Path) -> str:
         """Upload a file, unless its content is there."""
@@ -316,6 +341,20 @@ class RemoteTransport(Transport):
             ) from error
 
 
+def _hear_lines(channel: Channel, hear: Callable[[str], object]) -> None:
+    text = b""
+    try:
+        while not isinstance(piece := channel.receive(_ASK_S), Ended):
+            if piece is None or piece.stream != "stdout":
+                continue
+            *lines, text = (text + piece.content).split(b"\n")
+            for line in lines:
+                hear(line.decode("utf-8", "replace"))
+            text = text[-_LONGEST_LINE:]
+    except (OSError, ValueError):  # the link was cut, or closed under us
+        return
+
+
 def _is_program(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(4) == b"\x7fELF"
@@ -330,7 +369,7 @@ def _why_not_started(program: str, result: CommandResult, *, is_pushed: bool) ->
         is_pushed: whether it is a file of ours that a kernel runs itself.
     """
     last = (result.stderr.splitlines() or [""])[-1]
-    if result.exit_code in (126, 127) and last.startswith("timeout: "):
+    if result.exit_code in (126, 127) and last.startswith(("timeout: ", "taskset: ")):
         return last.rpartition(": ")[2]
     # The C library hands a program of another instruction set to sh, as if it were a script; what
     # sh makes of it has a line number, or says so. A missing library has neither.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +97,22 @@ class Transport(ABC):
         Raises:
             DeviceError: there is no such file on the device, or it cannot be brought here.
         """
+
+    def listening(
+        self,
+        arguments: Sequence[str],  # noqa: ARG002
+        hear: Callable[[str], object],  # noqa: ARG002
+    ) -> contextlib.AbstractContextManager[None]:
+        """Run a command beside others inside a `with` block, and hear each line that it writes.
+
+        The command is told to end by SIGTERM when the block is left, or when the link is cut; what
+        goes wrong with it is no error of the block.
+
+        Args:
+            arguments: as for `run`.
+            hear: called with each line, from another thread.
+        """
+        return contextlib.nullcontext()
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """Keep other hosts off the device inside a `with` block, where they could be there.

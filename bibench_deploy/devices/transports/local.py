@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bibench_deploy.devices.transports._transport import CommandResult, Transport
 from bibench_deploy.errors import DeviceError
+
+# How long a command in the background may take to end when it is told to.
+_END_S = 5.0
 
 
 class LocalTransport(Transport):
@@ -53,6 +58,40 @@ class LocalTransport(Transport):
         return CommandResult(
             process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
         )
+
+    @contextlib.contextmanager
+    def listening(self, arguments: Sequence[str], hear: Callable[[str], object]) -> Iterator[None]:
+        """Run a child process in the background."""
+        try:
+            process = subprocess.Popen(
+                list(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError:  # no sh, as on Windows
+            yield
+            return
+        assert process.stdout is not None
+        lines = process.stdout
+        reader = threading.Thread(
+            target=lambda: [hear(line.rstrip("\n")) for line in lines], daemon=True
+        )
+        reader.start()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_S)
+            _kill_group(process.pid)
+            process.wait()
+            reader.join(_END_S)
+            lines.close()
 
     def push(self, file: Path) -> str:
         """Give the file's own absolute path: it is on the device already."""

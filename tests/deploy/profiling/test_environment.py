@@ -144,7 +144,7 @@ def test_a_board_is_read_from_proc_and_sys() -> None:
         machine="aarch64",
         cpu="Raspberry Pi 4 Model B Rev 1.4",
         cores=2,
-        clusters=(Cluster(2, 1500, "0xd08"),),
+        clusters=(Cluster(2, 1500, "0xd08", (0, 1)),),
         memory_mib=3793,
         system="Linux",
         release="Debian GNU/Linux 11 (bullseye)",
@@ -165,10 +165,10 @@ def test_a_phone_is_read_from_its_properties() -> None:
     assert (phone.system, phone.release, phone.cpu) == ("Android", "Android 13", "SM8250-AC")
     assert phone.abi == "android-arm64"
     assert phone.clusters == (
-        Cluster(1, 1804, "0xd05"),
-        Cluster(1, 1804, None),
-        Cluster(1, 2419, None),
-        Cluster(1, 3187, "0xd0d"),
+        Cluster(1, 1804, "0xd05", (0,)),
+        Cluster(1, 1804, None, (3,)),
+        Cluster(1, 2419, None, (4,)),
+        Cluster(1, 3187, "0xd0d", (7,)),
     )
     # Some vendors give degrees, others thousandths; of one name the hottest counts.
     assert phone.temperatures_c == {"unused": -274.0, "battery": 38.0, "cpu-0": 53.1}

@@ -169,6 +169,7 @@ def _cell(
     reason: str = "95 % interval spans 2.0 % of p50",
     note: str | None = None,
     interval: float = 0.01,
+    **shown: float,
 ) -> list[Record]:
     runtime = RUNTIME | ({"binary_kernel": None} if artifact in FLOAT else {})
     key = {"artifact": artifact, "device": device, "threads": threads, "runtime": runtime}
@@ -201,6 +202,7 @@ def _cell(
         "verdict": verdict,
         "reason": reason,
         "note": note,
+        **shown,
     }
     return [key | block, key | cell]
 

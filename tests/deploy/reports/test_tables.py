@@ -97,3 +97,22 @@ def test_a_target_that_cannot_tell_its_parts_has_no_row(write, header, artifact)
     model = artifact("m")
     del model["manifest"]["size_by_part"]
     assert tables.storage_table(build_report([write(header(), model)])).rows == ()
+
+
+def test_clock_and_temperature_have_columns_where_a_device_shows_them(
+    demo, write, header, artifact, cell
+):
+    assert "Clock" not in tables.latency_table(demo).headers
+    own = write(
+        header(cpus=[4, 5, 6], is_pinned=True),
+        artifact("m"),
+        *cell("m", 1, 2.0, temperature_c=61.25, clock_mhz=2400),
+        *cell("m", 2, 2.0),
+    )
+    report = build_report([own])
+    table = tables.latency_table(report)
+    first, second = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
+    assert (first["Clock"], first["Hottest"]) == ("2400 MHz", "61.2 °C")
+    assert (second["Clock"], second["Hottest"]) == ("–", "–")
+    assert ("kept on cores", "4-6") in tables.environment_rows(report.runs[0])
+    assert ("governor held at", "performance") in tables.environment_rows(report.runs[0])
