@@ -24,6 +24,8 @@ from bibench_deploy.targets.dabnn.packing import unpack_filters
 from bibench_deploy.targets.dabnn.schema import DabLayer, DabModel, Operator
 
 _Array = npt.NDArray[np.float32]
+# Numbers of a padded map: 1 GiB, which only a damaged file asks for.
+_LARGEST_MAP = 2**28
 # Is shown the name of each BinConv2D and the numbers whose signs it takes, [H, W, C].
 _Watch = Callable[[str, _Array], None]
 
@@ -116,6 +118,9 @@ def _pair(layer: DabLayer, field: str) -> tuple[int, int]:
 def _windows(layer: DabLayer, source: _Array, kernel: tuple[int, int], filler: float) -> _Array:
     """Every place of a sliding window, [H', W', C, kH, kW]; what does not fit is left out."""
     (top, left), (down, right) = _pair(layer, "pads"), _pair(layer, "strides")
+    height, width, channels = source.shape
+    if (height + 2 * top) * (width + 2 * left) * channels > _LARGEST_MAP:
+        raise ValueError(f"pads {top} and {left} of a map of {height}×{width}")
     padded = np.pad(source, ((top, top), (left, left), (0, 0)), constant_values=filler)
     if min(kernel) < 1 or kernel[0] > padded.shape[0] or kernel[1] > padded.shape[1]:
         raise ValueError(f"a window of {kernel} over a map of {padded.shape[:2]}")

@@ -27,6 +27,9 @@ from bibench_deploy.targets.dabnn.schema import (
 
 # The engine's longest shape is of four dimensions.
 _MOST_DIMENSIONS = 8
+# How often each byte of a file may be read on average: names are shared by a few layers at
+# most, and offsets that all lead to one place would make a small file endless.
+_MOST_READS = 4
 
 
 def write_dab(model: DabModel, path: Path) -> None:
@@ -135,7 +138,8 @@ def from_bytes(content: bytes) -> DabModel:
         ArtifactError: it is no .dab of version 2, or an offset or a length leads out of it.
     """
     try:
-        model = _Table(content, _unpack("<I", content, 0))
+        file = _Content(content)
+        model = _Table(file, file.number("<I", 0))
         version = model.number(3, "<I")
         if version != VERSION:
             raise ArtifactError(
@@ -194,32 +198,49 @@ def _read_tensor(table: _Table) -> DabTensor:
     return DabTensor(name, shape, data)
 
 
-def _unpack(form: str, content: bytes, position: int) -> int:
-    if not 0 <= position <= len(content) - struct.calcsize(form):
-        raise _DamageError(f"it ends at byte {len(content)}, and byte {position} is needed")
-    return int(struct.unpack_from(form, content, position)[0])
+class _Content:
+    """A file's bytes: none beyond its end is read, and not all of them again and again."""
+
+    def __init__(self, content: bytes) -> None:
+        self.bytes = content
+        self._left = _MOST_READS * len(content)
+
+    def number(self, form: str, position: int) -> int:
+        """The number at a position."""
+        if not 0 <= position <= len(self.bytes) - struct.calcsize(form):
+            raise _DamageError(
+                f"it ends at byte {len(self.bytes)}, and byte {position} is needed"
+            )
+        return int(struct.unpack_from(form, self.bytes, position)[0])
+
+    def spend(self, count: int) -> None:
+        """Count what is read."""
+        self._left -= count
+        if self._left < 0:
+            raise _DamageError("many of its offsets lead to one place")
 
 
 class _Table:
     """A table of a flatbuffer whose every position is checked against the content's end."""
 
-    def __init__(self, content: bytes, position: int) -> None:
+    def __init__(self, content: _Content, position: int) -> None:
         self._content = content
         self._position = position
-        self._fields = position - _unpack("<i", content, position)
-        self._size = _unpack("<H", content, self._fields)
+        self._fields = position - content.number("<i", position)
+        self._size = content.number("<H", self._fields)
+        content.spend(self._size)
 
     def _place(self, field: int) -> int:
         """Where a field's content begins; 0 where the table has none."""
         slot = 4 + 2 * field
         if slot + 2 > self._size:
             return 0
-        offset = _unpack("<H", self._content, self._fields + slot)
+        offset = self._content.number("<H", self._fields + slot)
         return self._position + offset if offset else 0
 
     def number(self, field: int, form: str) -> int:
         place = self._place(field)
-        return _unpack(form, self._content, place) if place else 0
+        return self._content.number(form, place) if place else 0
 
     def table(self, field: int) -> _Table | None:
         place = self._place(field)
@@ -243,10 +264,10 @@ class _Table:
         if not place:
             return np.zeros(0, dtype)
         start, count = self._extent(self._target(place), np.dtype(dtype).itemsize)
-        return np.frombuffer(self._content, dtype, count, start)
+        return np.frombuffer(self._content.bytes, dtype, count, start)
 
     def _target(self, place: int) -> int:
-        return place + _unpack("<I", self._content, place)
+        return place + self._content.number("<I", place)
 
     def _targets(self, field: int) -> list[int]:
         place = self._place(field)
@@ -258,14 +279,15 @@ class _Table:
     def _text_at(self, place: int) -> str:
         start, count = self._extent(place, 1)
         try:
-            return self._content[start : start + count].decode()
+            return self._content.bytes[start : start + count].decode()
         except UnicodeDecodeError as error:
             raise _DamageError(f"the name at byte {place} is not UTF-8") from error
 
     def _extent(self, place: int, item: int) -> tuple[int, int]:
         """Where a vector's items begin and how many there are."""
-        count = _unpack("<I", self._content, place)
+        count = self._content.number("<I", place)
         start = place + 4
-        if count * item > len(self._content) - start:
+        if count * item > len(self._content.bytes) - start:
             raise _DamageError(f"{count} items at byte {start} go beyond its end")
+        self._content.spend(count * item)
         return start, count

@@ -128,6 +128,8 @@ WINDOW = {"pads": (0, 0, 0, 0), "strides": (1, 1), "dilations": (1, 1)}
          "honours no dilation"),
         (layer(Operator.FpConv2D, input="x", weight="w", **WINDOW | {"pads": (0, 1, 0, 2)}),
          "pads"),
+        (layer(Operator.FpConv2D, input="x", weight="w", **WINDOW | {"pads": (2**30,) * 4}),
+         "pads 1073741824"),
         (layer(Operator.FpConv2D, input="x", weight="w", **WINDOW | {"strides": (0, 0)}),
          "strides"),
         (layer(Operator.Add, input1="x", input2="small"), "does not broadcast"),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bibench_deploy.errors import ArtifactError
+from bibench_deploy.targets.dabnn import flatbuffer
 from bibench_deploy.targets.dabnn.executor import DabExecutor
 from bibench_deploy.targets.dabnn.flatbuffer import from_bytes, read_dab, to_bytes, write_dab
 from bibench_deploy.targets.dabnn.schema import FIELDS, DabLayer, DabModel, Kind, Operator
@@ -143,3 +144,27 @@ def test_a_length_beyond_the_end_is_found_before_it_is_read(content) -> None:
         hostile = content[:place] + b"\xff\xff\xff\x7f" + content[place + 4 :]
         with contextlib.suppress(ArtifactError):
             from_bytes(hostile)
+
+
+def with_shared_layer(times: int) -> bytes:
+    """A file whose offsets of layers all lead to one, with a long list of pads."""
+    pads = tuple(range(1000))
+    values = {"input": "x", "kernel_shape": (1, 1), "pads": pads, "output": "y"}
+    builder = Builder(64)
+    layer = flatbuffer._add_layer(builder, DabLayer(Operator.MaxPool, "pool", values))
+    layers = flatbuffer._vector_of_offsets(builder, [layer] * times)
+    shape = builder.CreateNumpyVector(np.array([1, 8, 8, 4], np.uint32))
+    entry = flatbuffer._add_table(builder, 2, {0: shape, 1: builder.CreateString("x")})
+    inputs = flatbuffer._vector_of_offsets(builder, [entry])
+    builder.StartObject(4)
+    builder.PrependUOffsetTRelativeSlot(0, layers, 0)
+    builder.PrependUOffsetTRelativeSlot(2, inputs, 0)
+    builder.PrependUint32Slot(3, 2, 0)
+    builder.Finish(builder.EndObject())
+    return bytes(builder.Output())
+
+
+def test_a_small_file_of_endless_contents_is_one_line(tmp_path) -> None:
+    assert len(from_bytes(with_shared_layer(1)).layers) == 1
+    # 44 kB that stand for 40 MB; a few megabytes would stand for more than any memory holds.
+    assert "many of its offsets lead to one place" in refusal(with_shared_layer(10_000), tmp_path)
