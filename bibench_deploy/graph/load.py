@@ -54,7 +54,7 @@ def load_graph(path: Path) -> ir.Model:
             from the batch or is beyond what can be run, or gives a constant.
     """
     try:
-        with _quiet():
+        with quiet():
             model = ir.serde.deserialize_model(read_onnx(path))
         common_passes.ClearMetadataAndDocStringPass()(model)
         model.metadata_props.clear()
@@ -108,7 +108,7 @@ def normalize(model: ir.Model) -> None:
     """Fold constants and drop nodes that do nothing, in place; keeps what is computed."""
     while True:
         common_passes.NameFixPass()(model)  # shapes are found by name
-        with _quiet():
+        with quiet():
             _infer_shapes(model)
         if drop_idle_windows(model.graph):
             continue
@@ -141,7 +141,7 @@ def _infer_shapes(model: ir.Model) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what onnx-ir logs of a damaged file off the screen: it ends in one line of ours."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
@@ -257,7 +257,7 @@ def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
 
 
 def _in_standard_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
-    with _quiet():
+    with quiet():
         model = ir.serde.deserialize_model(proto)
     _make_constants_of_defaults(model)
     common_passes.InlinePass()(model)

@@ -139,7 +139,20 @@ def _read(content: bytes) -> TfliteModel:
         )
         for entry in _tables(graph, 3)
     )
-    return TfliteModel(tuple(tensors), operators, _indices(graph, 1), _indices(graph, 2))
+    model = TfliteModel(tuple(tensors), operators, _indices(graph, 1), _indices(graph, 2))
+    _check_indices(model)
+    return model
+
+
+def _check_indices(model: TfliteModel) -> None:
+    """Refuse an index of a tensor that is not there; an operator's input may be left out by −1."""
+    last = len(model.tensors) - 1
+    optional = (index for node in model.operators for index in node.inputs)
+    given = (index for node in model.operators for index in node.outputs)
+    for lowest, indices in ((-1, optional), (0, (*given, *model.inputs, *model.outputs))):
+        for index in indices:
+            if not lowest <= index <= last:
+                raise ValueError(f"it names tensor {index}, and the last one is {last}")
 
 
 def _padding(entry: Table) -> str:

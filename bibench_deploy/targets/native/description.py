@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -11,6 +13,7 @@ from bibench_deploy.errors import ArtifactError
 from bibench_deploy.graph.description import FileDescription, LayerDescription, padding_text
 from bibench_deploy.graph.facts import shape_of
 from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.graph.load import quiet
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets.native.operators import BINARY_CONV, DOMAIN, FLOAT_STEM, is_own
 
@@ -31,35 +34,35 @@ def describe_native(path: Path) -> FileDescription:
     Raises:
         ArtifactError: it cannot be read.
     """
-    model = ir.from_proto(_read(path))
-    counted: set[ir.Value] = set()
-    layers = []
-    for node in model.graph:
-        own = {v for v in node.inputs if v is not None and v.const_value is not None} - counted
-        counted |= own
-        layers.append(_describe(node, sum(_bytes_of(value) for value in own)))
-    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    return FileDescription(
-        format=f"ONNX, opset {model.opset_imports.get('', 0)}, with operators of {DOMAIN}",
-        size_bytes=path.stat().st_size,
-        inputs={str(value.name): shape_of(value) for value in inputs},
-        outputs={str(value.name): shape_of(value) for value in model.graph.outputs},
-        layers=tuple(layers),
-    )
+    with _reading(path) as model:
+        counted: set[ir.Value] = set()
+        layers = []
+        for node in model.graph:
+            own = {v for v in node.inputs if v is not None and v.const_value is not None} - counted
+            counted |= own
+            layers.append(_describe(node, sum(_bytes_of(value) for value in own)))
+        inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+        return FileDescription(
+            format=f"ONNX, opset {model.opset_imports.get('', 0)}, with operators of {DOMAIN}",
+            size_bytes=path.stat().st_size,
+            inputs={str(value.name): shape_of(value) for value in inputs},
+            outputs={str(value.name): shape_of(value) for value in model.graph.outputs},
+            layers=tuple(layers),
+        )
 
 
 def size_by_part(path: Path) -> SizeByPart:
     """Count the bytes of a model file; channels fill their last byte with padding."""
-    model = ir.from_proto(_read(path))
     binary = padding = 0
-    for node in model.graph:
-        packed = constant_of(node.inputs[1]) if is_own(node, BINARY_CONV) else None
-        if packed is None:
-            continue
-        channels = _channels_per_group(node)
-        stored, used = packed.nbytes, packed.size // packed.shape[-1] * channels // 8
-        binary, padding = binary + used, padding + stored - used
-    constants = sum(_bytes_of(value) for value in model.graph.initializers.values())
+    with _reading(path) as model:
+        for node in model.graph:
+            packed = constant_of(node.inputs[1]) if is_own(node, BINARY_CONV) else None
+            if packed is None:
+                continue
+            channels = _channels_per_group(node)
+            stored, used = packed.nbytes, packed.size // packed.shape[-1] * channels // 8
+            binary, padding = binary + used, padding + stored - used
+        constants = sum(_bytes_of(value) for value in model.graph.initializers.values())
     floats = constants - binary - padding
     return SizeByPart(binary, floats, padding, path.stat().st_size - constants)
 
@@ -73,6 +76,22 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"{path}: not an ONNX model") from error
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[ir.Model]:
+    """The model as the file has it, without what `load_graph` makes of one.
+
+    Raises:
+        ArtifactError: the file is no model, or a damaged one.
+    """
+    try:
+        with quiet():
+            yield ir.from_proto(_read(path))
+    except ArtifactError:
+        raise
+    except Exception as error:  # whatever a damaged file breaks in its reader, it is the file
+        raise ArtifactError(f"{path}: a damaged ONNX model; export it again") from error
+
+
 def _describe(node: ir.Node, size: int) -> LayerDescription:
     is_binary = is_own(node, BINARY_CONV)
     is_layer = is_binary or is_own(node, FLOAT_STEM) or node.op_type in _WEIGHTED
@@ -84,7 +103,7 @@ def _describe(node: ir.Node, size: int) -> LayerDescription:
     pads = tuple(node.attributes.get_ints("pads") or ())
     pad_value = node.attributes.get_int("pad_value", 0) if is_binary else None
     return LayerDescription(
-        name=node.name or "",
+        name=str(node.name or ""),  # bytes where it is no UTF-8
         operator=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
         inputs=tuple(shape_of(v) for v in node.inputs if v is not None and constant_of(v) is None),
         outputs=tuple(shape_of(value) for value in node.outputs if value.name),

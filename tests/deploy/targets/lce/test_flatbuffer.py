@@ -91,6 +91,13 @@ def test_damage_anywhere_is_an_error_of_ours_or_harmless(data, content, scratch)
         assert isinstance(read_tflite(scratch), TfliteModel)
 
 
+@pytest.mark.parametrize("tensor", [-1, -7, 99])
+def test_an_index_of_a_tensor_that_is_not_there_is_damage(tensor, content, scratch) -> None:
+    scratch.write_bytes(with_outputs(content, [tensor]))
+    with pytest.raises(ArtifactError, match=f"it names tensor {tensor}, and the last one is"):
+        read_tflite(scratch)
+
+
 def test_other_outputs_give_the_tensors_that_were_asked_for(converted, content) -> None:
     model = read_tflite(converted.path)
     wanted = [*model.outputs, model.operators[0].outputs[0], *model.outputs]

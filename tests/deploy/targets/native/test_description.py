@@ -53,3 +53,19 @@ def test_other_files_are_not_its_own(written, tmp_path) -> None:
         assert not is_native_file(tmp_path / name)
         with pytest.raises(ArtifactError, match=name):
             describe_native(tmp_path / name)
+
+
+def test_a_damaged_file_is_described_or_is_one_line(written, caplog) -> None:
+    content = written.read_bytes()
+    told = 0
+    for place in range(len(content)):
+        written.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            described = describe_native(written)
+            assert all(isinstance(layer.name, str) for layer in described.layers)
+        except ArtifactError as error:
+            told += 1
+            assert str(error).startswith(f"{written}: ")
+            assert len(str(error).splitlines()) == 1
+    assert told > 100
+    assert caplog.text == ""
