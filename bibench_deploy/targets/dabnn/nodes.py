@@ -40,6 +40,10 @@ OVERWRITING = frozenset(
 #: Nodes that only name a map otherwise.
 RENAMING = frozenset(["Flatten", "Reshape", "Squeeze", "Unsqueeze"])
 
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
+# Up to here a clip's rounding, half of the bound's last bit, stays below 4e-6.
+_LARGEST_BOUND = 64.0
+
 _INSTEAD = "write it with other operators, or end the model before it"
 _NO_SCORES = "end the model before it: the order of the scores is the same"
 _WAYS_OUT = {
@@ -282,17 +286,29 @@ class NodeWriter:
         return self._emitter.pointwise(Operator.PRelu, {"input": sources[0], "slope": name})
 
     def _clip(self, node: ir.Node, sources: Sequence[str]) -> str:
-        """A clip from ReLUs: max(x, l) = relu(x − l) + l and min(x, h) = h − relu(h − x)."""
+        """A clip from ReLUs: max(x, l) = relu(x − l) + l and min(x, h) = h − relu(h − x).
+
+        Numbers between the bounds are rounded once to the last bit of a bound.
+        """
         if len(sources) > 1:
             raise Refused("computed-parameter", "a clip of computed bounds", "use constants")
-        bounds = [None if item is None else constant_of(item) for item in node.inputs[1:]]
+        constants = [None if item is None else constant_of(item) for item in node.inputs[1:]]
+        bounds = [None if array is None else float(array.item()) for array in constants]
         low, high = (*bounds, None, None)[:2]
         emitter, name = self._emitter, sources[0]
         # The map holds sign · x + offset until the next layer takes both off.
         sign, offset = 1.0, 0.0
         for bound, side in ((low, 1.0), (high, -1.0)):
-            if bound is not None:
-                shift = -side * float(bound.item())
+            # A bound at the end of all numbers clips nothing.
+            if bound is not None and side * bound > -_LARGEST_NUMBER:
+                if not abs(bound) <= _LARGEST_BOUND:
+                    raise Refused(
+                        "unsupported-operator",
+                        f"a clip at {bound:g}: daBNN has none, and one of ReLUs rounds by up to "
+                        f"{abs(np.spacing(np.float32(bound))) / 2:.1g}",
+                        f"leave the bound out, or use one within ±{_LARGEST_BOUND:g}",
+                    )
+                shift = -side * bound
                 name = emitter.scale(name, side * sign, shift - side * sign * offset)
                 name = emitter.pointwise(Operator.Relu, {"input": name})
                 sign, offset = side, shift

@@ -248,3 +248,37 @@ def test_a_clip_is_built_from_relus(clip, layers, make_graph, proved) -> None:
     assert (cost.rule, cost.message) == (
         "clip-kept", f"a clip that more than signs read: {len(layers)} passes over its map",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("clip", "layers"),
+    [
+        ("Clip(c, least, high)", ["Affine", "Relu", "Affine"]),
+        ("Clip(c, minus_infinity, high)", ["Affine", "Relu", "Affine"]),
+        ("Clip(c, zero, infinity)", ["Relu"]),
+        ("Clip(c, least, infinity)", []),
+    ],
+)
+def test_a_bound_at_the_end_of_all_numbers_needs_no_layer(
+    clip, layers, make_graph, proved
+) -> None:
+    model = make_graph(
+        f"g (float[1,4,4,4] x) => (y) {{ c = Conv(x, w)  y = {clip} }}",
+        w=np.random.default_rng(0).standard_normal((4, 4, 1, 1)), high=0.25, zero=0.0,
+        least=np.finfo(np.float32).min, infinity=np.inf, minus_infinity=-np.inf,
+    )  # fmt: skip
+    written, parity = proved(model)
+    assert parity.max_abs_error < 1e-6
+    found = [layer.operator.name for layer in read_dab(written.files["model"]).layers]
+    assert found == ["FpConv2D", *layers]
+
+
+@pytest.mark.parametrize("bound", [65.0, 1e4, 1e30])
+@pytest.mark.parametrize("clip", ["Clip(x, low)", "Clip(x, , high)", "Clip(x, low, high)"])
+def test_a_clip_that_would_round_away_what_it_should_keep_is_refused(
+    clip, bound, make_graph
+) -> None:
+    text = f"g (float[1,4,4,4] x) => (y) {{ [far] y = {clip} }}"
+    (refusal,) = TARGET.refusals(make_graph(text, low=-bound, high=bound))
+    assert (refusal.rule, refusal.node) == ("unsupported-operator", "far")
+    assert f"{bound:g}" in refusal.message
