@@ -208,9 +208,7 @@ class _Content:
     def number(self, form: str, position: int) -> int:
         """The number at a position."""
         if not 0 <= position <= len(self.bytes) - struct.calcsize(form):
-            raise _DamageError(
-                f"it ends at byte {len(self.bytes)}, and byte {position} is needed"
-            )
+            raise _DamageError(f"it ends at byte {len(self.bytes)}, and byte {position} is needed")
         return int(struct.unpack_from(form, self.bytes, position)[0])
 
     def spend(self, count: int) -> None:

@@ -173,7 +173,7 @@ class NodeWriter:
             step = channel_step(normalization, node.outputs[0], len(kernels))
             assert step is not None
             scale, shift = step
-        at_zero = _is_signed_from_zero(self.output(node))
+        at_zero = _sign_of_zero(self.output(node))
         return emitter.affine(
             counts, *affine_of_counts(scale, shift, kernels[0].size, at_zero=at_zero)
         )
@@ -455,16 +455,34 @@ def _batch_norm_of(conv: BinaryConv) -> ir.Node | None:
     return reader if channel_step(reader, output, len(conv.weight)) is not None else None
 
 
-def _is_signed_from_zero(value: ir.Value) -> bool:
-    """Whether a sign that is +1 at 0 reads a value, with or without layout in between."""
-    pending = [value]
+def _sign_of_zero(value: ir.Value) -> int:
+    """Which sign a 0 of a map gets, +1 or −1; 0 where no sign reads it, or two that differ."""
+    pending, found = [value], set()
     while pending:
         for use in pending.pop().uses():
-            if use.node.op_type == "Less":
-                return True
-            if LAYOUT in use.node.metadata_props:
-                pending += use.node.outputs
-    return False
+            node = use.node
+            if node.op_type in _SIGN_OF_ZERO and not node.domain:
+                found.add(_SIGN_OF_ZERO[node.op_type])
+            elif _lifts_zero(node):
+                found.add(1)
+            elif LAYOUT in node.metadata_props or node.op_type in _KEEPS_ZERO:
+                pending += node.outputs
+    return found.pop() if len(found) == 1 else 0
+
+
+# The signs that passes leave, by what they make of 0.
+_SIGN_OF_ZERO = {"Less": 1, "Greater": -1}
+# What gives 0 for zeros, and beside them no number of the other sign.
+_KEEPS_ZERO = RENAMING | {
+    "AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "LeakyRelu", "MaxPool", "Relu"
+}  # fmt: skip
+
+
+def _lifts_zero(node: ir.Node) -> bool:
+    """Whether a node is the Add of the smallest float, by which a pass makes signs +1 at 0."""
+    added = [array for item in node.inputs if (array := constant_of(item)) is not None]
+    tiny = np.finfo(np.float32).tiny
+    return node.op_type == "Add" and any(array.size and (array == tiny).all() for array in added)
 
 
 def _is_over_map(node: ir.Node) -> bool:

@@ -259,9 +259,7 @@ def test_a_clip_is_built_from_relus(clip, layers, make_graph, proved) -> None:
         ("Clip(c, least, infinity)", []),
     ],
 )
-def test_a_bound_at_the_end_of_all_numbers_needs_no_layer(
-    clip, layers, make_graph, proved
-) -> None:
+def test_a_bound_at_the_end_of_all_numbers_needs_no_layer(clip, layers, make_graph, proved) -> None:
     model = make_graph(
         f"g (float[1,4,4,4] x) => (y) {{ c = Conv(x, w)  y = {clip} }}",
         w=np.random.default_rng(0).standard_normal((4, 4, 1, 1)), high=0.25, zero=0.0,

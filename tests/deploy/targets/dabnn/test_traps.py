@@ -140,6 +140,38 @@ def test_2_a_number_of_exactly_zero_gets_the_sign_that_it_has_in_the_graph(
     np.testing.assert_array_equal(written.execute(x).outputs, expected)
 
 
+@pytest.mark.parametrize("sign", [FROM_ZERO, ABOVE_ZERO])
+@pytest.mark.parametrize(
+    "between",
+    [
+        "t = Identity(e)",
+        "t = LeakyRelu(e)",
+        "t = MaxPool<kernel_shape=[2,2]>(e)",
+        "t = Concat<axis=1>(e, e)",
+    ],
+)
+def test_2_a_fused_multiply_add_takes_no_zero_for_another_number(
+    sign, between, make_graph, proved
+) -> None:
+    factors = np.random.default_rng(2).standard_normal((8, 1, 1)).astype(np.float32)
+    channels = 16 if "Concat" in between else 8
+    model = make_graph(
+        f"""g (float[1,8,4,4] x) => (y) {{ {INNER}  e = Mul(d, k)  {between}  {sign}
+            c = Conv(s, w)  y = Mul(c, j) }}""",
+        w=signs(8, channels, 1, 1), v=signs(8, 8, 3, 3), k=factors, j=np.full((8, 1, 1), 0.5),
+        zero=0.0, low=-1.0, high=1.0,
+    )  # fmt: skip
+    written, _ = proved(model)
+    file = read_dab(written.files["model"])
+    operators = [layer.operator for layer in file.layers]
+    after = operators.index(Operator.Affine, operators.index(Operator.BinConv2D))
+    first = file.layers[after]
+    constants = {tensor.name: tensor.data for tensor in file.tensors}
+    # In one rounding: 36 of 72 products are mismatches where the sum is 0.
+    fused = constants[first.text("a")].astype(np.float64) * 36 + constants[first.text("b")]
+    assert (np.sign(fused) == (1 if sign == FROM_ZERO else -1)).all()
+
+
 # 3. Affine, Relu, PRelu and Add overwrite what they read.
 
 
