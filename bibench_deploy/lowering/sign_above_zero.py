@@ -111,7 +111,8 @@ _PASSING = frozenset(
 
 def _effect_on_zero(node: ir.Node, value: ir.Value) -> _Effect:
     constants = [array for item in node.inputs if (array := constant_of(item)) is not None]
-    if node.op_type in _PASSING or (node.op_type == "Add" and not constants):
+    moves = node.op_type in _PASSING or LAYOUT in node.metadata_props
+    if moves or (node.op_type == "Add" and not constants):
         return _Effect.SMALL
     if node.op_type == "Less":
         return _Effect.NONE

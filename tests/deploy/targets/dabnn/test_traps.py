@@ -202,6 +202,21 @@ def test_3_nothing_is_overwritten_that_is_still_to_be_read(
     assert len(told) == copies
 
 
+def test_3_padding_by_minus_one_makes_no_copy_of_a_shortcut(make_graph, proved) -> None:
+    model = make_graph(
+        f"""g (float[1,8,4,4] x) => (y) {{ t = Conv(x, f)  {FROM_ZERO}
+            c = Conv<pads=[1,1,1,1]>(s, w)  d = Mul(c, k)  e = Add(d, t)
+            h = Less(e, zero)  q = Where(h, low, high)
+            y = Conv<pads=[1,1,1,1]>(q, w) }}""",
+        w=signs(8, 8, 3, 3), f=RNG.standard_normal((8, 8, 1, 1)), k=RNG.standard_normal((8, 1, 1)),
+        zero=0.0, low=-1.0, high=1.0,
+    )  # fmt: skip
+    minus_one = WriteOptions(padding="minus-one")
+    written, _ = proved(model, minus_one)
+    layers = read_dab(written.files["model"]).layers
+    assert not [layer for layer in layers if layer.operator is Operator.MaxPool]
+
+
 def test_3_the_input_belongs_to_the_caller(make_graph, proved) -> None:
     model = make_graph("g (float[1,4,4,4] x) => (y) { y = Relu(x) }")
     written, parity = proved(model)
