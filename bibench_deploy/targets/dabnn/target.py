@@ -74,8 +74,9 @@ class DabnnTarget(Target):
         if found := list(graph_refusals(model)):
             return Examination(found, [])
         convs = binary_convs(model)
-        found = [*refuse_unfused_scales(self, convs, options), *shift_refusals(convs, options)]
+        found = list(refuse_unfused_scales(self, convs, options))
         known = {refusal.node for refusal in found}
+        found += shift_refusals(convs, options)
         changed = self.changed(model, options)
         lowered = self.lower(model if changed is None else changed)
         assembled = _assemble(lowered, options)

@@ -18,6 +18,7 @@ from bibench_deploy.cli.export import summary
 from bibench_deploy.errors import ConversionError, LoweringError
 from bibench_deploy.export.pipeline import export_source, write_onnx
 from bibench_deploy.export.source import Source, from_module, resolve_source, with_test_set
+from bibench_deploy.graph.load import load_graph
 from bibench_deploy.targets._target import WriteOptions
 from bibench_deploy.targets.dabnn import TARGET, emitter
 from bibench_deploy.targets.dabnn.flatbuffer import read_dab, to_bytes
@@ -82,12 +83,21 @@ def test_resnet20_is_exported_and_proved(padding, resnet20, tmp_path) -> None:
 @pytest.mark.parametrize("padding", ["exact", "minus-one"])
 @pytest.mark.parametrize(("name", "layers"), [("resnet18", 16), ("resnet34", 32)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_network_that_the_issue_names_is_proved(
-    algorithm, name, layers, padding, tmp_path
-) -> None:
+def test_every_named_network_is_proved(algorithm, name, layers, padding, tmp_path) -> None:
     model = finished_network(algorithm, name, 32)
     artifact = export_module(model, 32, tmp_path / "net", padding=padding)
     check(artifact, layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_named_network_is_held_at_224_pixels(algorithm, name, tmp_path) -> None:
+    source = from_module(finished_network(algorithm, name, 224), (1, 3, 224, 224), name)
+    write_onnx(source, tmp_path / "model.onnx")
+    model = load_graph(tmp_path / "model.onnx")
+    for padding in ("exact", "minus-one"):
+        assert TARGET.refusals(model, WriteOptions(padding=padding)) == []
 
 
 @pytest.mark.slow
@@ -112,6 +122,37 @@ def test_reactnet_is_refused_for_its_mean_shift_unless_it_is_allowed(resnet20, t
         resnet20("reactnet"), tmp_path / "net", padding="exact", allow_mean_shift=True
     )
     check(artifact, 18)
+
+
+PADS, SHIFTS = {"zero-padding"}, {"mean-shift"}
+AT_RUN_TIME, BY_PLACE = {"activation-rescaling"}, {"scale-granularity"}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "refused", "exact", "shifted"),
+    [
+        # By default, with --padding exact or minus-one, and with --allow-mean-shift too.
+        *((name, PADS, set(), set()) for name in ALGORITHMS),
+        ("reactnet", PADS | SHIFTS, SHIFTS, set()),
+        ("bnext", PADS | SHIFTS, SHIFTS, set()),
+        ("xnor", AT_RUN_TIME, AT_RUN_TIME, AT_RUN_TIME),
+        ("xnorpp", BY_PLACE, BY_PLACE, BY_PLACE),
+    ],
+)
+def test_every_algorithm_is_refused_for_what_the_engine_has_not(
+    algorithm, refused, exact, shifted, resnet20
+) -> None:
+    model = load_graph(resnet20(algorithm).onnx_path)
+
+    def rules(**options: Any) -> set[str]:
+        found = TARGET.refusals(model, WriteOptions(**options))
+        # What a scale is computed from is refused node by node as well.
+        return {refusal.rule for refusal in found} - {"unsupported-operator"}
+
+    assert rules() == refused
+    for padding in ("exact", "minus-one"):
+        assert rules(padding=padding) == exact
+        assert rules(padding=padding, allow_mean_shift=True) == shifted
 
 
 def test_zero_padding_is_refused_by_default_with_both_options(resnet20, tmp_path) -> None:
