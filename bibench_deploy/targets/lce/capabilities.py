@@ -14,6 +14,7 @@ from bibench_deploy.graph.binarization import find_binarization
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.near_misses import why_not_one_layer
+from bibench_deploy.targets._graph_refusals import several_inputs
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, Refusal, Target, WriteOptions
 from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
 from bibench_deploy.targets.lce.float_operators import OPERATORS
@@ -79,14 +80,7 @@ def refusals(
 def _interface_refusals(model: ir.Model) -> Iterator[Refusal]:
     """What stands in the way of the graph's own inputs and outputs."""
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    if len(inputs) != 1:
-        names = ", ".join(str(value.name) for value in inputs)
-        yield Refusal(
-            "several-inputs",
-            "",
-            f"the graph has {len(inputs)} inputs ({names})",
-            "pass one tensor and split it inside, or fix the others in the module's __init__",
-        )
+    yield from several_inputs(model)
     for value in inputs:
         rank = len(shape_of(value))
         if rank not in _INPUT_RANKS:

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import onnx_ir as ir
-
 from bibench_deploy.graph.facts import BinaryConv, Granularity, shape_of
 from bibench_deploy.targets._target import Refusal
 
 # Factors that a binary convolution multiplies its own dot products by.
 HELD_SCALES = frozenset({Granularity.NONE, Granularity.TENSOR, Granularity.CHANNEL})
-
-
-def graph_refusals(model: ir.Model) -> Iterator[Refusal]:
-    """What stands in the way of the graph as a whole.
-
-    Args:
-        model: the model, as `load_graph` gives it.
-    """
-    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    if len(inputs) != 1:
-        names = ", ".join(str(value.name) for value in inputs)
-        yield Refusal(
-            "several-inputs",
-            "",
-            f"the graph has {len(inputs)} inputs ({names})",
-            "pass one tensor and split it inside, or fix the others in the module's __init__",
-        )
 
 
 def layer_refusals(convs: Sequence[BinaryConv]) -> Iterator[Refusal]:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
 from bibench_deploy.artifact import writing
+from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.description import FileDescription
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import normalize
@@ -34,6 +35,7 @@ from bibench_deploy.lowering.unfused_scales import (
     unfused_scales,
     without_unfused_scales,
 )
+from bibench_deploy.targets._graph_refusals import several_inputs, unknown_domains
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
@@ -48,7 +50,6 @@ from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
 from bibench_deploy.targets.lce.unfused_cost import UnfusedCost
 from bibench_deploy.targets.native.capabilities import (
     HELD_SCALES,
-    graph_refusals,
     layer_refusals,
 )
 from bibench_deploy.targets.native.description import (
@@ -85,7 +86,8 @@ class NativeTarget(Target):
         """See `capabilities`."""
         convs = binary_convs(model)
         return [
-            *graph_refusals(model),
+            *several_inputs(model),
+            *unknown_domains(model),
             *refuse_unfused_scales(self, convs, options),
             *layer_refusals(convs),
         ]
@@ -215,11 +217,18 @@ class _Executor:
         self._layers = [_ReadSigns(lowered, conv) for conv in convs]
 
     def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
-        """Run the model; see `Execute`."""
+        """Run the model; see `Execute`.
+
+        Raises:
+            ConversionError: ONNX Runtime cannot run a float operator of it.
+        """
         layers = self._layers if wants_signs else []
         names = [*self._outputs, *(self._packed if wants_signs else [])]
         content = self._shown if wants_signs else self._content
-        session = load_session(content, custom_ops_library=library())
+        try:
+            session = load_session(content, custom_ops_library=library())
+        except RuntimeError as error:
+            raise ConversionError(str(error)) from error
         outputs: list[_Array] = []
         signs = {
             layer.name: np.full((len(inputs), layer.size), np.nan, np.float32) for layer in layers

@@ -21,6 +21,7 @@ from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.description import FileDescription, describe_onnx
 from bibench_deploy.graph.facts import Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
+from bibench_deploy.targets._graph_refusals import several_inputs, unknown_domains
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
@@ -53,8 +54,12 @@ class OnnxTarget(Target):
     suffix = ".onnx"
 
     def refusals(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> list[Refusal]:
-        """Scales outside the benchmark's rule, unless allowed: every graph that loads runs."""
-        return list(refuse_unfused_scales(self, binary_convs(model), options))
+        """Inputs and operators that it cannot run; scales outside the rule, unless allowed."""
+        return [
+            *several_inputs(model),
+            *unknown_domains(model),
+            *refuse_unfused_scales(self, binary_convs(model), options),
+        ]
 
     def describe(self, path: Path) -> FileDescription:
         """See `describe_onnx`."""

@@ -139,7 +139,8 @@ def test_of_two_outputs_one_is_proved(make_graph, write_lce) -> None:
 
 def test_every_rule_that_lce_refuses_by_is_here() -> None:
     folder = Path(targets.__file__).parent
-    sources = [folder / "_unfused_scales.py", folder / "lce" / "capabilities.py"]
+    names = ("_unfused_scales.py", "_graph_refusals.py", "lce/capabilities.py")
+    sources = [folder / name for name in names]
     text = "".join(path.read_text() for path in sources)
     shown = {*FALLS_BACK, *FAILS, "unknown-domain", "rank", "several-outputs"}
     named = {rule.name for rule in load_all() if f'"{rule.name}"' in text}

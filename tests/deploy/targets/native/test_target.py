@@ -16,6 +16,7 @@ from benchmarks.lce_parity import run_case
 from bibench_deploy import export_model
 from bibench_deploy.errors import ConversionError, LoweringError
 from bibench_deploy.graph.facts import binary_convs
+from bibench_deploy.graph.load import load_graph
 from bibench_deploy.targets._target import WriteOptions
 from bibench_deploy.targets.native import TARGET
 from bibench_deploy.targets.native.layers import resident_layers
@@ -286,13 +287,20 @@ def test_algorithms_and_architectures_are_equal_sign_by_sign(
     [
         ("g (float[1,2,4,4,4] x) => (y) { s = Sign(x)  y = Conv(s, volume) }", "volume"),
         ("g (float[1,4] x, float[1,4] z) => (y) { y = Add(x, z) }", "several-inputs"),
+        ("g (float[1,4] x) => (float[1,4] y) { y = elsewhere.Foo(x) }", "unknown-domain"),
         (MAP.format(UNFUSED["a factor for each place"]), "scale-granularity"),
         (MAP.format(UNFUSED["a factor of the input"]), "activation-rescaling"),
     ],
 )  # fmt: skip
-def test_what_is_refused_names_its_rule(text: str, rule: str, make_graph: Any) -> None:
+def test_what_is_refused_names_its_rule(
+    text: str, rule: str, make_proto: Any, tmp_path: Path
+) -> None:
     volume = {"volume": signs((2, 2, 3, 3, 3))} if "volume" in text else {}
-    graph = make_graph(text, **used(text), **volume)
+    proto = make_proto(text, **used(text), **volume)
+    if "elsewhere" in text:
+        proto.opset_import.add(domain="elsewhere", version=1)
+    onnx.save(proto, tmp_path / "net.onnx")
+    graph = load_graph(tmp_path / "net.onnx")
     (refusal,) = TARGET.refusals(graph)
     assert refusal.rule == rule
     assert refusal.hint

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from bibench_deploy import targets
+from bibench_deploy import lint_model, targets
 from bibench_deploy.artifact import Artifact
-from bibench_deploy.errors import OptionError
+from bibench_deploy.errors import LoweringError, OptionError
 from bibench_deploy.export.pipeline import export_source
 from bibench_deploy.export.source import resolve_source
 from bibench_deploy.targets._target import WriteOptions
@@ -77,6 +77,35 @@ def test_an_operator_that_other_targets_refuse_runs(make_proto, tmp_path: Path) 
     proto = make_proto("g (float[1,4,8,8] x) => (y) { h = Hardmax(x)  y = Asinh(h) }")
     onnx.save(proto, tmp_path / "net.onnx")
     assert export(tmp_path / "net.onnx").size_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "message"),
+    [
+        (
+            "g (float[1,4] x, float[1,4] z) => (float[1,4] y) { y = Add(x, z) }",
+            "several-inputs",
+            "the graph has 2 inputs (x, z); pass one tensor",
+        ),
+        (
+            "g (float[1,4] x) => (float[1,4] y) { y = elsewhere.Foo(x) }",
+            "unknown-domain",
+            "y: BIB503 ONNX Runtime does not bring the operator elsewhere.Foo; write it with",
+        ),
+    ],
+)
+def test_lint_has_an_error_for_what_the_export_refuses(
+    make_proto, tmp_path: Path, text: str, rule: str, message: str
+) -> None:
+    proto = make_proto(text)
+    if "elsewhere" in text:
+        proto.opset_import.add(domain="elsewhere", version=1)
+    onnx.save(proto, tmp_path / "net.onnx")
+    found = lint_model(tmp_path / "net.onnx", target="onnx")
+    assert rule in [finding.rule for finding in found.findings if finding.severity == "error"]
+    with pytest.raises(LoweringError) as caught:
+        export(tmp_path / "net.onnx")
+    assert message in str(caught.value)
 
 
 def test_an_option_for_other_targets_is_refused(network: Path) -> None:
