@@ -73,6 +73,13 @@ def profile(
             "back what was there.",
         ),
     ] = False,
+    operators: Annotated[
+        bool,
+        typer.Option(
+            "--operators",
+            help="Say too which operators the time of each model goes to, from a run of its own.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +111,7 @@ def profile(
     from bibench_deploy.devices.transports import check_connected
 
     names = [None] if device is None else parse_devices(device)
-    asked = _Sweep(list(artifact or []), None, threads, preset, out, cpus, pin)
+    asked = _Sweep(list(artifact or []), None, threads, preset, out, cpus, pin, operators)
     if not asked.directories and not resume:
         asked = replace(asked, directories=[_latest_artifact()])
     sweeps = []
@@ -130,6 +137,8 @@ def profile(
         ):
             run = sweeps[0].run(progress, resume=resume)
         _say_results(run.path)
+        for remark in run.remarks:
+            typer.echo(remark, err=True)
         if json_output:
             _print_json(results_as_json(run.results))
         else:
@@ -149,6 +158,7 @@ class _Sweep:
     out: Path | None
     cpus: str | None
     pin: bool
+    operators: bool
 
     @property
     def device_name(self) -> str:
@@ -172,7 +182,7 @@ class _Sweep:
         command = ["bibench", *words]
         return profile_artifacts(
             *self.settings(), self.out, progress, resume=resume, command=command,
-            cpus=self.cpus, pin=self.pin,
+            cpus=self.cpus, pin=self.pin, operators=self.operators,
         )  # fmt: skip
 
     def words(self, *, resume: bool) -> list[str]:
@@ -182,7 +192,8 @@ class _Sweep:
         options |= {"--preset": preset} | ({"--out": str(self.out)} if self.out else {})
         options |= {"--cpus": self.cpus} if self.cpus is not None else {}
         words = [word for option in options.items() for word in option]
-        words += ["--pin"] * self.pin + ["--resume"] * resume
+        words += ["--pin"] * self.pin + ["--operators"] * self.operators
+        words += ["--resume"] * resume
         # Behind "--" no folder is taken for an option.
         return [*words, "--", *map(str, directories)]
 
@@ -223,6 +234,7 @@ def _begun(asked: _Sweep) -> _Sweep:
         out,
         asked.cpus or begun.cpus,
         asked.pin or begun.is_pinned,
+        asked.operators,
     )
 
 

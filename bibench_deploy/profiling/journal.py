@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -24,6 +24,7 @@ from bibench_deploy.profiling.conditions import (
     conditions_from,
     held_back,
 )
+from bibench_deploy.profiling.operators import OperatorTime, operators_from
 from bibench_deploy.profiling.statistics import (
     Aggregate,
     Latency,
@@ -219,6 +220,7 @@ class Results:
         artifacts: by short id, in the order of the file.
         cells: by key, in the order of the plan; those with at least one block.
         blocks: in the order in which they ran.
+        operators: of the models that were profiled by operator, by cell.
         problems: one text for each thing that keeps the file from being whole, empty if it is.
     """
 
@@ -228,6 +230,7 @@ class Results:
     cells: Mapping[CellKey, Cell]
     blocks: tuple[Block, ...]
     problems: tuple[str, ...]
+    operators: Mapping[CellKey, tuple[OperatorTime, ...]] = field(default_factory=dict)
 
     def twin_cell(self, cell: Cell) -> Cell | None:
         """Give the FP32 twin's cell on the same device with the same threads, if measured."""
@@ -392,6 +395,11 @@ class Journal:
         fields = asdict(cell)
         self._append({"kind": "cell", **fields.pop("key"), **fields})
 
+    def write_operators(self, key: CellKey, operators: Sequence[OperatorTime]) -> None:
+        """Append the operators of a cell's model; it comes after the artifact."""
+        rows = [asdict(operator) for operator in operators]
+        self._append({"kind": "operators", **asdict(key), "operators": rows})
+
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -471,6 +479,7 @@ def read_results(path: Path) -> Results:
     blocks: dict[CellKey, list[Block]] = {}
     order: list[Block] = []
     cells: dict[CellKey, Cell] = {}
+    operators: dict[CellKey, tuple[OperatorTime, ...]] = {}
     problems: list[str] = []
     keys: dict[tuple[str, str, int], CellKey] = {}
     for line in _read_lines(path, problems):
@@ -482,7 +491,7 @@ def read_results(path: Path) -> Results:
         elif kind == "artifact":
             artifact = _artifact(line)
             artifacts[artifact.id] = artifact
-        elif kind in ("block", "cell"):
+        elif kind in ("block", "cell", "operators"):
             named = line.names()
             if named not in keys:
                 keys[named] = CellKey(*named)
@@ -496,6 +505,8 @@ def read_results(path: Path) -> Results:
                     raise line.damage("a block with samples among blocks of one cell without")
                 others.append(block)
                 order.append(block)
+            elif kind == "operators":
+                operators[key] = _operators(line)
             elif key not in blocks:
                 raise line.damage("figures of a cell that has no block on a line before")
             else:
@@ -523,6 +534,7 @@ def read_results(path: Path) -> Results:
         cells={key: done[key] for key in ordered},
         blocks=tuple(order),
         problems=tuple(problems),
+        operators=operators,
     )
 
 
@@ -625,6 +637,13 @@ def _block(line: _Line, key: CellKey, usual_runtime: Mapping[str, Any]) -> Block
         aggregate=aggregate,
         conditions=_conditions(line),
     )
+
+
+def _operators(line: _Line) -> tuple[OperatorTime, ...]:
+    try:
+        return operators_from(line.get("operators", list))
+    except (ValueError, KeyError, TypeError) as error:
+        raise line.damage(f'"operators" is no list of operators: {error}') from error
 
 
 def _conditions(line: _Line) -> Conditions | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -40,7 +40,8 @@ from bibench_deploy.profiling.resumption import (
 from bibench_deploy.profiling.runners import pick_runner, runners_for
 
 if TYPE_CHECKING:
-    from bibench_deploy.devices.transports._transport import Transport
+    from bibench_deploy.devices.transports._transport import CommandResult, Transport
+    from bibench_deploy.profiling.runners._runner import Runner
 
 RESULTS_DIRECTORY = Path("results")
 INPUT_SEED = 0
@@ -115,10 +116,12 @@ class ProfileRun:
     Attributes:
         path: the results file.
         results: what it holds.
+        remarks: what was asked for and could not be done, a sentence each.
     """
 
     path: Path
     results: Results
+    remarks: tuple[str, ...] = ()
 
 
 def latest_artifact(exports: Path = Path("out")) -> Path:
@@ -206,6 +209,7 @@ def profile_artifacts(
     command: Sequence[str] = (),
     cpus: str | None = None,
     pin: bool = False,
+    operators: bool = False,
 ) -> ProfileRun:
     """Measure every artifact, and its FP32 twin, with every thread count.
 
@@ -226,6 +230,7 @@ def profile_artifacts(
         command: what the user typed, for the record.
         cpus: the cores to keep it on: "big", "little", or numbers such as "0-3"; None for all.
         pin: hold the frequency governor at `performance` meanwhile.
+        operators: profile each model by operator too, after all blocks.
 
     Returns:
         The results file and its content.
@@ -283,33 +288,108 @@ def profile_artifacts(
             pinned(transport, cores) if pin else contextlib.nullcontext(),
             watched(transport, cores, environment.cores) as watch,
         ):
-            _measure(
-                plan, transport, environment, journal, order_seed, before, progress, cores, watch
-            )
-    return ProfileRun(path, read_results(path))
+            parts = _Parts.of(plan, transport, environment, cores)
+            _measure(parts, journal, order_seed, before, progress, watch)
+        done = begun.operators if begun is not None else {}
+        remarks = _profile_operators(parts, journal, done) if operators else ()
+    return ProfileRun(path, read_results(path), remarks)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What every run of a sweep needs.
+
+    Attributes:
+        plan: the sweep.
+        transport: to the device.
+        environment: of the device.
+        cores: that runs are kept on; None for all.
+        runners: by short id of the artifact.
+        files: likewise; here, by role.
+        pushed: the same files on the device.
+    """
+
+    plan: Plan
+    transport: Transport
+    environment: Environment
+    cores: Sequence[int] | None
+    runners: dict[str, Runner]
+    files: dict[str, dict[str, Path]]
+    pushed: dict[Path, str]
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        transport: Transport,
+        environment: Environment,
+        cores: Sequence[int] | None,
+    ) -> _Parts:
+        """Pick the runners, and push what they need."""
+        runners = {
+            id_: pick_runner(artifact.target, environment, plan.device.name)
+            for id_, artifact in plan.artifacts.items()
+        }
+        files = {
+            id_: runners[id_].files(artifact, environment)
+            for id_, artifact in plan.artifacts.items()
+        }
+        # A script that several artifacts share is pushed once.
+        wanted = dict.fromkeys(file for roles in files.values() for file in roles.values())
+        pushed = transport.push_all(list(wanted))
+        return cls(plan, transport, environment, cores, runners, files, pushed)
+
+    def there(self, artifact: str) -> dict[str, str]:
+        """The files of an artifact on the device, by role."""
+        return {role: self.pushed[file] for role, file in self.files[artifact].items()}
+
+    def run(self, arguments: Sequence[str]) -> CommandResult:
+        """Run a runner's command, on the cores that were chosen."""
+        return self.transport.run(
+            [*taskset(self.cores), *arguments], timeout_s=self.plan.preset.timeout_s
+        )
+
+    @contextlib.contextmanager
+    def explaining(self, artifact: str) -> Iterator[None]:
+        """Say that an artifact's files are gone, where that is why a run of it failed."""
+        try:
+            yield
+        except DeviceError:
+            self.transport.check_pushed(list(self.there(artifact).values()))
+            raise
+
+
+def _profile_operators(
+    parts: _Parts, journal: Journal, done: Mapping[CellKey, Any]
+) -> tuple[str, ...]:
+    """Profile each model once, at the least thread count; gives what cannot be profiled."""
+    remarks = []
+    cells = {cell.key.artifact: cell.key for cell in reversed(parts.plan.cells)}
+    for id_, artifact in parts.plan.artifacts.items():
+        runner, key = parts.runners[id_], cells[id_]
+        if key in done:
+            continue
+        if runner.no_operators:
+            remarks.append(f"{artifact.name} has no profile of operators: {runner.no_operators}")
+            continue
+        arguments = runner.operators_command(
+            parts.transport.python, parts.there(id_), key.threads, INPUT_SEED
+        )
+        with parts.explaining(id_):
+            operators = runner.read_operators(parts.run(arguments), artifact)
+        journal.write_operators(key, operators)
+    return tuple(dict.fromkeys(remarks))
 
 
 def _measure(
-    plan: Plan,
-    transport: Transport,
-    environment: Environment,
+    parts: _Parts,
     journal: Journal,
     seed: int,
     before: Sequence[Block],
     progress: Callable[[Progress], None] | None,
-    cores: Sequence[int] | None,
     watch: Watch,
 ) -> None:
-    runners = {
-        id_: pick_runner(artifact.target, environment, plan.device.name)
-        for id_, artifact in plan.artifacts.items()
-    }
-    files = {
-        id_: runners[id_].files(artifact, environment) for id_, artifact in plan.artifacts.items()
-    }
-    # A script that several artifacts share is pushed once.
-    wanted = dict.fromkeys(file for roles in files.values() for file in roles.values())
-    pushed = transport.push_all(list(wanted))
+    plan, environment = parts.plan, parts.environment
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
     total = sum(cell.blocks for cell in plan.cells)
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
@@ -325,20 +405,17 @@ def _measure(
             artifact = plan.artifacts[key.artifact]
             if progress:
                 progress(Progress(count, total, key, artifact.name, finished))
-            runner, local = runners[key.artifact], files[key.artifact]
-            there = {role: pushed[file] for role, file in local.items()}
+            runner, local = parts.runners[key.artifact], parts.files[key.artifact]
             arguments = runner.command(
-                transport.python, there, key.threads, plan.preset, INPUT_SEED
+                parts.transport.python,
+                parts.there(key.artifact),
+                key.threads,
+                plan.preset,
+                INPUT_SEED,
             )
             begun_at_s = time.monotonic()
-            try:
-                result = transport.run(
-                    [*taskset(cores), *arguments], timeout_s=plan.preset.timeout_s
-                )
-                measured = runner.read(result, artifact, local, key.threads)
-            except DeviceError:
-                transport.check_pushed(list(there.values()))  # says it more plainly if that is why
-                raise
+            with parts.explaining(key.artifact):
+                measured = runner.read(parts.run(arguments), artifact, local, key.threads)
             conditions = watch.since(begun_at_s)
             load = measured.other_load
             if load is None:

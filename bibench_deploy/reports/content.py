@@ -25,6 +25,7 @@ from typing import Any
 from bibench_deploy.errors import ResultsError
 from bibench_deploy.lint.finding import Finding, Severity
 from bibench_deploy.profiling.journal import Cell, CellKey, Results, read_results
+from bibench_deploy.profiling.operators import OperatorTime
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.tracks.hardware import (
     Pair,
@@ -171,6 +172,7 @@ class Model:
         storage_in_theory: one bit for each binary weight of its layers, 32 for every other.
         series: block medians in ms, in the order in which they ran, of each cell that has at
             least SERIES_BLOCKS.
+        operators: where its time goes, of each cell that was profiled by operator.
         pairs: its times beside those of the twin; one for each device that timed both.
         published: of these devices, what BiBench prints for this architecture and algorithm
             with this engine; times alone.
@@ -206,6 +208,7 @@ class Model:
     findings: tuple[Finding, ...]
     cells: tuple[Cell, ...]
     series: Mapping[CellKey, tuple[float, ...]]
+    operators: Mapping[CellKey, tuple[OperatorTime, ...]]
     pairs: tuple[Pair, ...]
     published: tuple[Pair, ...]
 
@@ -425,6 +428,7 @@ class _Entry:
     twin: str | None
     cells: list[Cell]
     series: dict[CellKey, tuple[float, ...]]
+    operators: dict[CellKey, tuple[OperatorTime, ...]]
 
 
 def _started_at(results: Results) -> str:
@@ -441,6 +445,7 @@ def _add_file(results: Results, entries: dict[str, _Entry]) -> None:
             twin=measured.twin or (before.twin if before else None),
             cells=before.cells if before else [],
             series=before.series if before else {},
+            operators=before.operators if before else {},
         )
     series: dict[CellKey, list[float]] = {}
     for block in results.blocks:
@@ -457,6 +462,12 @@ def _add_file(results: Results, entries: dict[str, _Entry]) -> None:
         long = [c.key for c in measured_here if len(series[c.key]) >= SERIES_BLOCKS]
         elsewhere = {key: kept for key, kept in entry.series.items() if key.device != device}
         entry.series = elsewhere | {key: tuple(series[key]) for key in long}
+        profiled = {key: kept for key, kept in entry.operators.items() if key.device != device}
+        entry.operators = profiled | {
+            key: found
+            for key, found in results.operators.items()
+            if (key.artifact, key.device) == (artifact, device)
+        }
 
 
 def _run(results: Results) -> Run:
@@ -593,6 +604,7 @@ def _model(
         findings=tuple(_finding(finding) for finding in manifest.get("findings") or ()),
         cells=tuple(sorted(entry.cells, key=lambda cell: (cell.key.device, cell.key.threads))),
         series=entry.series,
+        operators=entry.operators,
         pairs=pairs,
         published=tuple(_published_pairs(pairs, source.get("architecture"))),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.profiling.affinity import ranges
+from bibench_deploy.profiling.operators import shares
 from bibench_deploy.reports import wording
 from bibench_deploy.reports.content import (
     UNTRAINED,
@@ -40,6 +41,10 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
+# Of one model; what else there is takes less time than any of these.
+MOST_OPERATORS = 8
+
+
 def all_tables(report: Report) -> tuple[Table, ...]:
     """The tables in reading order, without those that would be empty."""
     builders: tuple[Callable[[Report], Table], ...] = (
@@ -51,6 +56,7 @@ def all_tables(report: Report) -> tuple[Table, ...]:
         storage_table,
         accuracy_table,
         parity_table,
+        operators_table,
         findings_table,
     )
     return tuple(table for table in (build(report) for build in builders) if table.rows)
@@ -362,6 +368,33 @@ def parity_table(report: Report) -> Table:
         rows=tuple(rows),
         numeric=frozenset({2, 3, 4, 5, 6, 7}),
         flagged=frozenset(flagged),
+    )
+
+
+def operators_table(report: Report) -> Table:
+    """Where the time of each model goes; the longest operators, and the rest in one row."""
+    rows = []
+    for model in report.models:
+        for key, operators in model.operators.items():
+            whose = (wording.name(model), key.device, str(key.threads))
+            parts = shares(operators)
+            longest, rest = operators[:MOST_OPERATORS], operators[MOST_OPERATORS:]
+            for operator, part in zip(longest, parts, strict=False):
+                figures = (wording.milliseconds(operator.ms), f"{100 * part:.1f} %")
+                rows.append((*whose, operator.type, wording.count(operator.count), *figures))
+            if rest:
+                figures = (
+                    wording.milliseconds(sum(operator.ms for operator in rest)),
+                    f"{100 * sum(parts[MOST_OPERATORS:]):.1f} %",
+                )
+                count = sum(operator.count for operator in rest)
+                rows.append((*whose, f"{len(rest)} others", wording.count(count), *figures))
+    return Table(
+        title="Operators",
+        headers=("Model", "Device", "Threads", "Operator", "Count", "Time", "Share"),
+        rows=tuple(rows),
+        numeric=frozenset({2, 4, 5, 6}),
+        notes=(wording.OPERATORS,) if rows else (),
     )
 
 

@@ -55,6 +55,10 @@ STORAGE = (
     "thresholds of binary layers; padding fills up the words of binary weights; metadata is the "
     "rest of the file. In theory: one bit for each binary weight of a layer, 32 for every other."
 )
+OPERATORS = (
+    "Operators were timed by the runtime's own profiler, in a run that is part of no latency: the "
+    "shares count, the times are longer than without a profiler."
+)
 PUBLISHED_LATENCIES = (
     "Published: BiBench (ICML 2023), Tables 17 to 20, for the same chip, network and engine; "
     "algorithms that leave nothing but BNN at inference are compared with its BNN. The paper "

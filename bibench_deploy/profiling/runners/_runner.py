@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.devices.transports._transport import CommandResult
     from bibench_deploy.profiling.environment import Environment
+    from bibench_deploy.profiling.operators import OperatorTime
     from bibench_deploy.profiling.presets import Preset
     from bibench_deploy.profiling.statistics import Aggregate
 
@@ -84,12 +85,14 @@ class Runner(ABC):
             has no obstacle on a device is the one used there.
         program: what it needs that bibench does not come with; None for nothing.
         one_thread: why it runs on one thread alone; empty where it takes any number.
+        no_operators: why it cannot tell which operators the time goes to; empty where it can.
     """
 
     name: str
     target: str
     program: Program | None = None
     one_thread: str = ""
+    no_operators: str = "its runtime has no profiler of operators"
 
     @abstractmethod
     def obstacle(self, environment: Environment) -> str | None:
@@ -149,6 +152,16 @@ class Runner(ABC):
             DeviceError: the command failed, or printed something else.
             MissingExtraError: the runtime is not installed where bibench is.
         """
+
+    def operators_command(
+        self, python: str, files: Mapping[str, str], threads: int, seed: int
+    ) -> list[str]:
+        """Give the command that profiles operators, for a runner that can; as `command`."""
+        raise NotImplementedError
+
+    def read_operators(self, result: CommandResult, artifact: Artifact) -> tuple[OperatorTime, ...]:
+        """Read what that command printed; the errors are those of `read`."""
+        raise NotImplementedError
 
 
 def failure(result: CommandResult, artifact: Artifact) -> DeviceError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bibench_deploy.profiling.operators import INFERENCES, OperatorTime, operators_from
 from bibench_deploy.profiling.runners._runner import (
     NO_PYTHON,
     Measured,
@@ -28,6 +29,7 @@ class OnnxRunner(Runner):
 
     name = "onnx"
     target = "onnx"
+    no_operators = ""
 
     def obstacle(self, environment: Environment) -> str | None:
         """The package has wheels for every instruction set with 64 bits."""
@@ -72,6 +74,22 @@ class OnnxRunner(Runner):
         except (ValueError, KeyError, TypeError) as error:
             raise garbage(result, artifact) from error
 
+    def operators_command(
+        self, python: str, files: Mapping[str, str], threads: int, seed: int
+    ) -> list[str]:
+        """Give the command line of run_model.py under ONNX Runtime's profiler."""
+        words = _model_words(python, files, threads, seed)
+        return [*words, "--operators", str(INFERENCES)]
+
+    def read_operators(self, result: CommandResult, artifact: Artifact) -> tuple[OperatorTime, ...]:
+        """Read the JSON object of run_model.py."""
+        if result.exit_code != 0:
+            raise failure(result, artifact)
+        try:
+            return operators_from(json.loads(result.stdout)["operators"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise garbage(result, artifact) from error
+
 
 def onnxruntime_obstacle(environment: Environment) -> str | None:
     """Why a device's Python cannot run run_model.py; None where it can."""
@@ -90,6 +108,17 @@ def script_command(
     python: str, files: Mapping[str, str], threads: int, preset: Preset, seed: int
 ) -> list[str]:
     """Give the command line of run_model.py, with the file "library" where there is one."""
+    return [
+        *_model_words(python, files, threads, seed),
+        *("--warmup-min-s", str(preset.warmup_min_s)),
+        *("--warmup-max-s", str(preset.warmup_max_s)),
+        *("--min-runs", str(preset.min_runs)),
+        *("--min-seconds", str(preset.min_s)),
+        *("--max-seconds", str(preset.max_s)),
+    ]
+
+
+def _model_words(python: str, files: Mapping[str, str], threads: int, seed: int) -> list[str]:
     library = ["--custom-ops-library", files["library"]] if "library" in files else []
     return [
         python,
@@ -97,11 +126,6 @@ def script_command(
         *("--model", files["model"]),
         *library,
         *("--threads", str(threads)),
-        *("--warmup-min-s", str(preset.warmup_min_s)),
-        *("--warmup-max-s", str(preset.warmup_max_s)),
-        *("--min-runs", str(preset.min_runs)),
-        *("--min-seconds", str(preset.min_s)),
-        *("--max-seconds", str(preset.max_s)),
         *("--seed", str(seed)),
     ]
 

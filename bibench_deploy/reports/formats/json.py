@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bibench_deploy.profiling.journal import Cell
+from bibench_deploy.profiling.operators import shares
 from bibench_deploy.reports import wording
 from bibench_deploy.reports.content import Family, Model, Parity, Report
 from bibench_deploy.reports.document import Document
@@ -75,6 +76,11 @@ def _model(family: Family, model: Model) -> dict[str, Any]:
         "parity": _parity(model.parity) if model.parity else None,
         "findings": [finding.to_json() for finding in model.findings],
         "cells": [_cell(model, cell) for cell in model.cells],
+        "operators": [
+            {"device": key.device, "threads": key.threads, **asdict(operator), "share": share}
+            for key, operators in model.operators.items()
+            for operator, share in zip(operators, shares(operators), strict=True)
+        ],
         "fastest": [asdict(speedup) for speedup in model.fastest],
     }
 

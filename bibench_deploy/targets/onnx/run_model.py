@@ -18,6 +18,7 @@ import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,13 +38,20 @@ class RuntimeMissingError(ImportError):
     """This Python cannot load the runtime; the text says what to install."""
 
 
-def load_session(model: bytes, threads: int = 1, custom_ops_library: str | None = None) -> Any:
+def load_session(
+    model: bytes,
+    threads: int = 1,
+    custom_ops_library: str | None = None,
+    profile_prefix: str | None = None,
+) -> Any:
     """Make a session that is ready to run on the processor.
 
     Args:
         model: content of the .onnx file.
         threads: at least 1; of one operator, which is all that runs at a time.
         custom_ops_library: a shared library with operators that the model needs.
+        profile_prefix: begin of the path of a file for the runtime's own profile of operators;
+            None for none.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -62,6 +70,9 @@ def load_session(model: bytes, threads: int = 1, custom_ops_library: str | None 
             f"onnxruntime cannot be loaded ({error}); run: python -m pip install onnxruntime numpy"
         ) from error
     options = onnxruntime.SessionOptions()
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -238,6 +249,47 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def profile_operators(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the model under the runtime's own profiler; nothing of this is a latency.
+
+    Args:
+        arguments: as `_parser` gives them; `operators` says how many inferences.
+
+    Returns:
+        `inferences`, and `operators`: a list of `type`, `count` and `ms`, of one inference, the
+        longest first.
+
+    Raises:
+        OSError: the model cannot be read, or the profile not be written.
+        RuntimeMissingError: as in `load_session`; also its ValueError and RuntimeError.
+    """
+    model = Path(arguments.model).read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        session = load_session(
+            model, arguments.threads, arguments.custom_ops_library, str(Path(folder) / "profile")
+        )
+        inputs = make_inputs(session, arguments.seed)
+        # The first one is slower: pages are touched for the first time.
+        for _ in range(1 + arguments.operators):
+            session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    first_end = min(
+        event["ts"] + event["dur"] for event in events if event.get("name") == "model_run"
+    )
+    found: dict[str, list[float]] = {}
+    for event in events:
+        is_kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        if is_kernel and event["ts"] >= first_end:
+            found.setdefault(event["args"]["op_name"], []).append(event["dur"] / 1e3)
+    count = arguments.operators
+    operators = [
+        {"type": name, "count": round(len(times) / count), "ms": sum(times) / count}
+        for name, times in found.items()
+    ]
+    operators.sort(key=lambda operator: -operator["ms"])
+    return {"inferences": count, "operators": operators}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_model.py", description="Time one .onnx file; prints one JSON object."
@@ -251,13 +303,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-seconds", type=float, default=0.5)
     parser.add_argument("--max-seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0, help="of the input's values")
+    parser.add_argument(
+        "--operators", type=int, metavar="N", help="profile N inferences by operator instead"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run as a script; returns the exit code."""
     try:
-        result = measure(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        result = profile_operators(arguments) if arguments.operators else measure(arguments)
     except (OSError, ImportError, ValueError, RuntimeError) as error:
         print("run_model: " + " ".join(str(error).split()), file=sys.stderr)
         return EXIT_FAILED
