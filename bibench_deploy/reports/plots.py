@@ -495,7 +495,11 @@ def _label_room(labels: Sequence[str]) -> float:
 
 
 def _shorten(label: str, length: int = _LABEL_LENGTH) -> str:
-    return label if len(label) <= length else f"{label[: length - 1]}…"
+    if len(label) <= length:
+        return label
+    # In the middle: names of one plot often differ at their end alone.
+    kept = length - 1
+    return f"{label[: kept - kept // 2]}…{label[-(kept // 2) :]}"
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
