@@ -30,6 +30,7 @@ import numpy as np
 NETWORKS = (("resnet18", 224), ("resnet20", 32))
 PROCESSES, RUNS, WARMUP_RUNS = 5, 15, 3
 TWO_THREADS = "native, 2 threads"
+INT8_STEM = "native, int8 stem"
 _SUITE = Path(__file__).with_name("native_kernels.cpp")
 
 
@@ -38,18 +39,20 @@ def write_models(folder: Path) -> None:
     import torch
 
     from benchmarks.lce_parity import finished_network
-    from bibench_deploy import export_model
+    from bibench_deploy import WriteOptions, export_model
 
     for architecture, size in NETWORKS:
         model = finished_network("reactnet", architecture, size)
-        for target in ("native", "lce"):
+        for target, stem in (("native", "float32"), ("native", "int8"), ("lce", "float32")):
+            name = f"{architecture}-{target}" + ("-int8" if stem == "int8" else "")
             export_model(
                 model,
                 torch.zeros(1, 3, size, size),
                 target=target,
-                out=folder / f"{architecture}-{target}",
-                baseline=True,
+                out=folder / name,
+                baseline=stem == "float32",
                 verify=False,
+                options=WriteOptions(stem=stem),
             )
 
 
@@ -80,6 +83,7 @@ def candidates(folder: Path, architecture: str) -> dict[str, Callable[[], Any]]:
         found[f"native {name}"] = session(own / "model.onnx")
     del os.environ[VARIABLE]
     found[TWO_THREADS] = session(own / "model.onnx", 2)
+    found[INT8_STEM] = session(folder / f"{architecture}-native-int8" / "model.onnx")
     found["ONNX Runtime FP32"] = session(own / "fp32" / "model.onnx")
     found["ONNX Runtime FP32 again"] = session(own / "fp32" / "model.onnx")
     found["LCE"] = interpreter(lce / "model.tflite")
@@ -133,6 +137,7 @@ def table(architecture: str, processes: list[dict[str, list[float]]]) -> list[st
                 text += "".join(f"; {other} × {ratio(other, name)}" for other in others[2:])
             lines.append(text)
         lines.append(f"{architecture}, {what}: one thread × {ratio(first, TWO_THREADS)} of two")
+        lines.append(f"{architecture}, {what}: float stem × {ratio(first, INT8_STEM)} of int8")
         lines.append(f"{architecture}, {what}: FP32 beside itself × {ratio(others[1], others[0])}")
     return lines
 

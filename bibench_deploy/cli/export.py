@@ -69,6 +69,10 @@ def export(
     float_storage: Annotated[
         Literal["float32", "float16"], typer.Option(help="How all other float weights are stored.")
     ] = "float32",
+    stem: Annotated[
+        Literal["float32", "int8"],
+        typer.Option(help="How the float convolution of the image runs; int8 is not exact."),
+    ] = "float32",
     padding: Annotated[
         Literal["refuse", "exact", "minus-one"],
         typer.Option(
@@ -112,6 +116,7 @@ def export(
                 input=input_form,
                 fully_connected=fully_connected,
                 float_storage=float_storage,
+                stem=stem,
                 padding=padding,
                 allow_mean_shift=allow_mean_shift,
             ),
@@ -183,6 +188,11 @@ def _storage(manifest: dict[str, Any]) -> list[str]:
             lines.append(f"no float fully connected layer is large enough for {bits}")
     if options["float_storage"] != "float32":
         forms.append(f"{options['float_storage']} storage")
+    if options.get("stem", "float32") == "int8":
+        if any(layer["kernel"] == "QLinearConv" for layer in manifest["layers"]):
+            forms.append("int8 stem")
+        else:
+            lines.append("no float convolution alone reads the image, so there is no int8 stem")
     if forms:
         saved = (storage["exact_size_bytes"] - storage["size_bytes"]) / 1000
         size = f"{abs(saved):,.1f} kB {'smaller' if saved >= 0 else 'larger'}"

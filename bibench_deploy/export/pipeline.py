@@ -56,6 +56,8 @@ _Array = npt.NDArray[np.float32]
 _Labels = npt.NDArray[np.int64]
 PARITY_INPUTS = 8
 PARITY_SEED = 0
+# So many images give the ranges of what is written in fewer bits.
+RANGE_IMAGES = 64
 
 
 def export_source(
@@ -261,7 +263,7 @@ class _Export:
             unfused = self._writer.measure_unfused_scales(lowered, written, self._options)
         # The twin is there to be compared with, so it keeps its 32 bits.
         if not is_twin and not self._options.is_exact:
-            written, storage = self._store_smaller(written, seen, accuracy)
+            written, storage = self._store_smaller(written, seen, accuracy, self._images(graph))
             accuracy = self._test(answers, written.execute)
         padding = written.padding
         if original is not None:
@@ -279,13 +281,18 @@ class _Export:
         write_manifest(directory, self._manifest(graph, directory, written, linted, verification))
 
     def _store_smaller(
-        self, written: WrittenModel, seen: Execution | None, accuracy: dict[str, Any] | None
+        self,
+        written: WrittenModel,
+        seen: Execution | None,
+        accuracy: dict[str, Any] | None,
+        images: _Array,
     ) -> tuple[WrittenModel, dict[str, Any]]:
-        """Store float weights in fewer bits; gives the smaller model, and what that costs."""
-        self._progress("storing float weights in fewer bits")
+        """Write what is float in fewer bits; gives the smaller model, and what that costs."""
+        self._progress("writing the model in fewer bits")
         exact_size = written.files["model"].stat().st_size
         assert written.store_smaller is not None  # the options were checked
-        smaller = written.store_smaller(self._options)  # takes the exact file's place
+        # Takes the exact file's place.
+        smaller = written.store_smaller(self._options, images)
         storage: dict[str, Any] = {
             "exact_size_bytes": exact_size,
             "size_bytes": smaller.files["model"].stat().st_size,
@@ -296,6 +303,14 @@ class _Export:
             cost = measure_output_cost(seen, smaller.execute(self._inputs))
             storage["cost"] = cost.to_json()
         return smaller, storage
+
+    def _images(self, graph: ir.Model) -> _Array:
+        """Inputs of the kind that the model is for: held-out images without their labels."""
+        if self._source.test_set is not None:
+            return self._source.test_set()[0][:RANGE_IMAGES]
+        if self._inputs is not None:
+            return self._inputs
+        return proof_inputs(shape_of(graph.graph.inputs[0]), PARITY_INPUTS, PARITY_SEED)
 
     def _cost_of_change(self, original: Comparison, seen: Execution | None) -> dict[str, Any]:
         """What another padding than the source's does to the outputs; fails nothing."""

@@ -31,6 +31,7 @@ class WriteOptions:
             is four times smaller and not exact.
         float_storage: how all other float weights are stored; `float16` is twice smaller
             and not exact.
+        stem: how the convolution that reads the image runs; `int8` is faster and not exact.
         padding: what becomes of padding that an engine without a zero cannot hold: `refuse` it,
             correct its border (`exact`), or pad with −1 (`minus-one`), which gives other outputs.
         allow_mean_shift: whether a constant per channel in front of a sign is held where the
@@ -41,13 +42,14 @@ class WriteOptions:
     input: Literal["plain", "rotated"] = "plain"
     fully_connected: Literal["float32", "int8"] = "float32"
     float_storage: Literal["float32", "float16"] = "float32"
+    stem: Literal["float32", "int8"] = "float32"
     padding: Literal["refuse", "exact", "minus-one"] = "refuse"
     allow_mean_shift: bool = False
 
     @property
     def is_exact(self) -> bool:
-        """Whether every number is stored as it is."""
-        return self.fully_connected == self.float_storage == "float32"
+        """Whether every number is stored and computed as it is."""
+        return self.fully_connected == self.float_storage == self.stem == "float32"
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, as the manifest keeps them."""
@@ -146,7 +148,8 @@ class WrittenModel:
         versions: package → version of what took part.
         execute: runs the written model.
         store_smaller: rewrites the model file with the storage that options ask for, and
-            gives the model as it is then; None where the target has no such option.
+            gives the model as it is then; the images [N, …] give the ranges of numbers that
+            become fewer bits. None where the target has no such option.
         padding: what exact padding costs where the engine has none, as the manifest lists it.
         output: shape, layout and dtype of the model's own output, as the manifest lists them;
             None where it is the source's.
@@ -157,7 +160,7 @@ class WrittenModel:
     input: dict[str, Any]
     versions: dict[str, str]
     execute: Execute
-    store_smaller: Callable[[WriteOptions], WrittenModel] | None = None
+    store_smaller: Callable[[WriteOptions, _Array], WrittenModel] | None = None
     padding: dict[str, Any] | None = None
     output: dict[str, Any] | None = None
 

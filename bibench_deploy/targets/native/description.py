@@ -18,6 +18,8 @@ from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets.native.operators import BINARY_CONV, DOMAIN, FLOAT_STEM, is_own
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+# Where a QLinearConv has its weight.
+_INT8_WEIGHT = 3
 
 
 def is_native_file(path: Path) -> bool:
@@ -94,8 +96,10 @@ def _reading(path: Path) -> Iterator[ir.Model]:
 
 def _describe(node: ir.Node, size: int) -> LayerDescription:
     is_binary = is_own(node, BINARY_CONV)
-    is_layer = is_binary or is_own(node, FLOAT_STEM) or node.op_type in _WEIGHTED
-    array = constant_of(node.inputs[1]) if is_layer and len(node.inputs) > 1 else None
+    is_int8 = node.op_type == "QLinearConv" and len(node.inputs) > _INT8_WEIGHT
+    is_layer = is_binary or is_int8 or is_own(node, FLOAT_STEM) or node.op_type in _WEIGHTED
+    place = _INT8_WEIGHT if is_int8 else 1
+    array = constant_of(node.inputs[place]) if is_layer and len(node.inputs) > place else None
     weight = None if array is None else array.shape
     if is_binary and weight is not None:
         outputs, height, width, _ = weight

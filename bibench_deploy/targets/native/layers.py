@@ -116,7 +116,8 @@ def _weight_of(node: ir.Node) -> npt.NDArray[np.generic] | None:
 
 
 def _is_float_layer(node: ir.Node) -> bool:
-    return is_own(node, FLOAT_STEM) or (node.domain == "" and node.op_type in _WEIGHTED)
+    is_layer = node.domain == "" and node.op_type in (*_WEIGHTED, "QLinearConv")
+    return is_layer or is_own(node, FLOAT_STEM)
 
 
 def _actual(operators: list[ir.Node]) -> dict[str, Any]:
@@ -129,13 +130,14 @@ def _actual(operators: list[ir.Node]) -> dict[str, Any]:
         if (array := constant_of(value)) is not None
     ]
     is_binary = all(is_own(node, BINARY_CONV) for node in operators)
+    is_int8 = all(node.op_type == "QLinearConv" for node in operators)
     fused = dict.fromkeys(what for node in operators for what in _fused(node))
     kinds = dict.fromkeys(
         f"{node.domain}.{node.op_type}" if node.domain == DOMAIN else node.op_type
         for node in operators
     )
     return {
-        "actual_bits": 1 if is_binary else 32,
+        "actual_bits": 1 if is_binary else 8 if is_int8 else 32,
         "actual_bytes": sum(array.nbytes for array in arrays),
         "kernel": " + ".join(kinds),
         "fused": list(fused),

@@ -62,6 +62,7 @@ from bibench_deploy.targets.native.operators import DOMAIN, drop_unread_outputs,
 from bibench_deploy.targets.native.passes.binary_operators import binary_operators, layer_input
 from bibench_deploy.targets.native.passes.channels_last import channels_last
 from bibench_deploy.targets.native.passes.fused_stem import fused_stem
+from bibench_deploy.targets.native.passes.int8_stem import int8_stem
 from bibench_deploy.targets.native.shared_library import IR_VERSION, library
 from bibench_deploy.targets.native.unfused_cost import extra_operators, latency_ratio
 from bibench_deploy.targets.onnx.run_model import load_session
@@ -78,7 +79,7 @@ class NativeTarget(Target):
     name = "native"
     title = "bibench's native library"
     held_scales = HELD_SCALES
-    options = frozenset({"allow_unfused_scales"})
+    options = frozenset({"allow_unfused_scales", "stem"})
     onnx_name = "source.onnx"
     suffix = ".onnx"
 
@@ -140,12 +141,21 @@ class _NativeWriter:
         directory: Path,
         options: WriteOptions = DEFAULT_OPTIONS,
         source: ir.Model | None = None,
+        images: _Array | None = None,
     ) -> WrittenModel:
-        """Write model.onnx, and prove that binary layers are binary there."""
+        """Write model.onnx, and prove that binary layers are binary there.
+
+        Args:
+            lowered: the graph.
+            directory: where the file goes.
+            options: of the file.
+            source: the graph before lowering.
+            images: that give the ranges of what runs in 8 bits; None for a file that is exact.
+        """
         import onnxruntime
 
         convs = binary_convs(lowered)
-        written = with_own_operators(lowered)
+        written = with_own_operators(lowered, images)
         resident = resident_layers(convs, written)
         path = directory / MODEL_NAME
         content = ir.to_proto(written).SerializeToString()
@@ -164,7 +174,9 @@ class _NativeWriter:
             },
             versions={"onnxruntime": onnxruntime.__version__},
             execute=_Executor(lowered, convs, resident, written),
-            store_smaller=lambda chosen: self.write(lowered, directory, chosen, source),
+            store_smaller=lambda chosen, images: self.write(
+                lowered, directory, chosen, source, images if chosen.stem == "int8" else None
+            ),
         )
 
     def measure_unfused_scales(
@@ -181,11 +193,18 @@ class _NativeWriter:
         return UnfusedCost(count, extra_operators(own, other), ratio).to_json()
 
 
-def with_own_operators(lowered: ir.Model) -> ir.Model:
-    """A copy of a lowered graph with the library's operators, as it is written."""
+def with_own_operators(lowered: ir.Model, images: _Array | None = None) -> ir.Model:
+    """A copy of a lowered graph with the library's operators, as it is written.
+
+    Args:
+        lowered: the graph.
+        images: that give the ranges of an int8 stem; None for none.
+    """
     written = lowered.clone()
     written.ir_version = min(written.ir_version, IR_VERSION)
     written.graph.opset_imports[DOMAIN] = 1
+    if images is not None:
+        int8_stem(written, images)
     binary_operators(written)
     fused_stem(written)
     channels_last(written)

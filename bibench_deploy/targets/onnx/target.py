@@ -108,7 +108,7 @@ class _OnnxWriter:
             },
             versions={"onnxruntime": onnxruntime.__version__},
             execute=_Executor(lowered),
-            store_smaller=lambda _: self.write(lowered, directory, source=source),
+            store_smaller=lambda *_: self.write(lowered, directory, source=source),
         )
 
     def measure_unfused_scales(

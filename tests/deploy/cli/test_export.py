@@ -345,7 +345,8 @@ def test_options_reach_the_file_and_the_table_is_in_front_of_the_summary(
     artifact = Artifact.load(networks / "out" / "clean-lce")
     assert artifact.manifest["options"] == {
         "allow_unfused_scales": True, "input": "rotated", "fully_connected": "int8",
-        "float_storage": "float16", "padding": "refuse", "allow_mean_shift": False,
+        "float_storage": "float16", "stem": "float32", "padding": "refuse",
+        "allow_mean_shift": False,
     }  # fmt: skip
     heading, row, empty, title, *_ = done.stdout.splitlines()
     assert heading.split() == ["layer", "weights", "became", "bits", "bytes", "intended"]
