@@ -1,15 +1,13 @@
-"""What stands in the way of a graph as a whole, the same for every target of ONNX Runtime."""
+"""What stands in the way of a graph as a whole, said alike by several targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import onnx_ir as ir
 
 from bibench_deploy.targets._target import Refusal
-
-# Operators of these are in ONNX Runtime's own packages.
-_RUNTIME_DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
 
 
 def several_inputs(model: ir.Model) -> Iterator[Refusal]:
@@ -25,13 +23,35 @@ def several_inputs(model: ir.Model) -> Iterator[Refusal]:
         )
 
 
+def unfit_outputs(model: ir.Model) -> Iterator[Refusal]:
+    """Refuse outputs that are no numbers along an axis, which nothing could be compared by."""
+    for value in model.graph.outputs:
+        message = f"the graph gives {value.name},"
+        if value.dtype == ir.DataType.BOOL:
+            message += " which is true or false"
+            yield Refusal("tensor-type", "", message, "return numbers, by .float()")
+        elif value.shape is not None and len(value.shape) == 0:
+            message += " a single number"
+            yield Refusal("rank", "", message, "keep a dimension of it, by keepdim=True")
+
+
 def unknown_domains(model: ir.Model) -> Iterator[Refusal]:
     """Refuse operators that ONNX Runtime does not bring."""
-    for node in model.graph:
-        if node.domain not in _RUNTIME_DOMAINS:
+    foreign = [node for node in model.graph if node.domain != ""]
+    known = _runtime_operators() if foreign else frozenset()
+    for node in foreign:
+        if (node.domain, node.op_type) not in known:
             yield Refusal(
                 "unknown-domain",
                 node.name or "",
                 f"ONNX Runtime does not bring the operator {node.domain}.{node.op_type}",
                 "write it with other operators, or end the model before it",
             )
+
+
+@cache
+def _runtime_operators() -> frozenset[tuple[str, str]]:
+    """Domain and name of every operator that the installed ONNX Runtime has."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    return frozenset((entry.domain, entry.name) for entry in runtime.get_all_operator_schema())

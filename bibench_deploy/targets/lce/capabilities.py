@@ -14,7 +14,7 @@ from bibench_deploy.graph.binarization import find_binarization
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.near_misses import why_not_one_layer
-from bibench_deploy.targets._graph_refusals import several_inputs
+from bibench_deploy.targets._graph_refusals import several_inputs, unfit_outputs
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, Refusal, Target, WriteOptions
 from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
 from bibench_deploy.targets.lce.float_operators import OPERATORS
@@ -98,14 +98,7 @@ def _interface_refusals(model: ir.Model) -> Iterator[Refusal]:
             f"the graph gives {len(outputs)} outputs",
             "return one tensor, by torch.cat of the flattened ones for instance",
         )
-    for value in outputs:
-        message = f"the graph gives {value.name},"
-        if value.dtype == ir.DataType.BOOL:
-            message += " which is true or false"
-            yield Refusal("tensor-type", "", message, "return numbers, by .float()")
-        elif value.shape is not None and len(value.shape) == 0:
-            message += " a single number"
-            yield Refusal("rank", "", message, "keep a dimension of it, by keepdim=True")
+    yield from unfit_outputs(model)
 
 
 def _form_refusals(convs: list[BinaryConv]) -> Iterator[Refusal]:

@@ -73,6 +73,13 @@ def test_a_sign_with_three_values_is_compared_by_outputs_alone(make_proto, tmp_p
     assert parity["max_abs_error"] < 1e-4
 
 
+def test_an_operator_of_its_own_domain_runs(make_proto, tmp_path: Path) -> None:
+    proto = make_proto("g (float[1,4] x) => (float[1,4] y) { y = com.microsoft.Gelu(x) }")
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    onnx.save(proto, tmp_path / "net.onnx")
+    assert export(tmp_path / "net.onnx").size_bytes > 0
+
+
 def test_an_operator_that_other_targets_refuse_runs(make_proto, tmp_path: Path) -> None:
     proto = make_proto("g (float[1,4,8,8] x) => (y) { h = Hardmax(x)  y = Asinh(h) }")
     onnx.save(proto, tmp_path / "net.onnx")
@@ -92,14 +99,29 @@ def test_an_operator_that_other_targets_refuse_runs(make_proto, tmp_path: Path) 
             "unknown-domain",
             "y: BIB503 ONNX Runtime does not bring the operator elsewhere.Foo; write it with",
         ),
+        (
+            "g (float[1,4] x) => (float[1,4] y) { y = com.microsoft.Nothing(x) }",
+            "unknown-domain",
+            "y: BIB503 ONNX Runtime does not bring the operator com.microsoft.Nothing; write",
+        ),
+        (
+            "g (float[1,4] x) => (bool[1,4] y) { y = IsNaN(x) }",
+            "tensor-type",
+            "the graph gives y, which is true or false; return numbers",
+        ),
+        (
+            "g (float[1,4] x) => (float y) { y = ReduceSum<keepdims=0>(x) }",
+            "rank",
+            "the graph gives y, a single number; keep a dimension",
+        ),
     ],
 )
 def test_lint_has_an_error_for_what_the_export_refuses(
     make_proto, tmp_path: Path, text: str, rule: str, message: str
 ) -> None:
     proto = make_proto(text)
-    if "elsewhere" in text:
-        proto.opset_import.add(domain="elsewhere", version=1)
+    for domain in {node.domain for node in proto.graph.node} - {""}:
+        proto.opset_import.add(domain=domain, version=1)
     onnx.save(proto, tmp_path / "net.onnx")
     found = lint_model(tmp_path / "net.onnx", target="onnx")
     assert rule in [finding.rule for finding in found.findings if finding.severity == "error"]
