@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import onnx_ir as ir
 
+from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets._target import Refusal
+
+# Operators that hold what was trained.
+_LAYERS = frozenset(
+    ["BatchNormalization", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "MatMul"]
+)
 
 
 def several_inputs(model: ir.Model) -> Iterator[Refusal]:
@@ -33,6 +40,22 @@ def unfit_outputs(model: ir.Model) -> Iterator[Refusal]:
         elif value.shape is not None and len(value.shape) == 0:
             message += " a single number"
             yield Refusal("rank", "", message, "keep a dimension of it, by keepdim=True")
+
+
+def weights_not_finite(model: ir.Model) -> Iterator[Refusal]:
+    """Refuse layers whose weights are infinite or no numbers: a training that diverged."""
+    for node in model.graph:
+        if node.domain != "" or node.op_type not in _LAYERS:
+            continue
+        arrays = [array for value in node.inputs if (array := constant_of(value)) is not None]
+        count = sum(int((~np.isfinite(array)).sum()) for array in arrays if array.dtype.kind == "f")
+        if count:
+            yield Refusal(
+                "not-finite",
+                node.name or "",
+                f"{count} of its weights are infinite or no numbers",
+                "the training has diverged: lower its learning rate, and train again",
+            )
 
 
 def unknown_domains(model: ir.Model) -> Iterator[Refusal]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from bibench_deploy.graph.facts import BinaryConv, Granularity, shape_of
+from bibench_deploy.targets._graph_refusals import weights_not_finite
 from bibench_deploy.targets._target import Refusal, WriteOptions
 
 # Factors that fold into the Affine behind a binary convolution.
@@ -46,6 +47,7 @@ def graph_refusals(model: ir.Model) -> Iterator[Refusal]:
             f"the graph gives {len(model.graph.outputs)} outputs, and a .dab file is read for one",
             "return one tensor, by torch.cat of the flattened ones for instance",
         )
+    yield from weights_not_finite(model)
 
 
 def shift_refusals(convs: Sequence[BinaryConv], options: WriteOptions) -> Iterator[Refusal]:

@@ -14,7 +14,11 @@ from bibench_deploy.graph.binarization import find_binarization
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.near_misses import why_not_one_layer
-from bibench_deploy.targets._graph_refusals import several_inputs, unfit_outputs
+from bibench_deploy.targets._graph_refusals import (
+    several_inputs,
+    unfit_outputs,
+    weights_not_finite,
+)
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, Refusal, Target, WriteOptions
 from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
 from bibench_deploy.targets.lce.float_operators import OPERATORS
@@ -71,6 +75,7 @@ def refusals(
     convs = binary_convs(model)
     return [
         *_interface_refusals(model),
+        *weights_not_finite(model),
         *refuse_unfused_scales(target, convs, options),
         *_form_refusals(convs),
         *_left_over_refusals(lowered),

@@ -35,7 +35,12 @@ from bibench_deploy.lowering.unfused_scales import (
     unfused_scales,
     without_unfused_scales,
 )
-from bibench_deploy.targets._graph_refusals import several_inputs, unfit_outputs, unknown_domains
+from bibench_deploy.targets._graph_refusals import (
+    several_inputs,
+    unfit_outputs,
+    unknown_domains,
+    weights_not_finite,
+)
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
@@ -90,6 +95,7 @@ class NativeTarget(Target):
             *several_inputs(model),
             *unfit_outputs(model),
             *unknown_domains(model),
+            *weights_not_finite(model),
             *refuse_unfused_scales(self, convs, options),
             *layer_refusals(convs),
         ]

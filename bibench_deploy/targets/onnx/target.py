@@ -21,7 +21,12 @@ from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.description import FileDescription, describe_onnx
 from bibench_deploy.graph.facts import Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
-from bibench_deploy.targets._graph_refusals import several_inputs, unfit_outputs, unknown_domains
+from bibench_deploy.targets._graph_refusals import (
+    several_inputs,
+    unfit_outputs,
+    unknown_domains,
+    weights_not_finite,
+)
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
@@ -59,6 +64,7 @@ class OnnxTarget(Target):
             *several_inputs(model),
             *unfit_outputs(model),
             *unknown_domains(model),
+            *weights_not_finite(model),
             *refuse_unfused_scales(self, binary_convs(model), options),
         ]
 

@@ -137,12 +137,20 @@ def test_of_two_outputs_one_is_proved(make_graph, write_lce) -> None:
     assert written.execute(np.ones((1, 4, 8, 8), np.float32)).outputs.shape == (1, 4, 8, 8)
 
 
+def test_weights_that_are_no_numbers_give_none(make_graph, write_lce) -> None:
+    weight = np.full((8, 4, 3, 3), np.nan)
+    graph = make_graph("g (float[1,4,8,8] x) => (y) { y = Conv(x, broken) }", broken=weight)
+    assert refused_for(graph) == {"not-finite"}
+    outputs = write_lce(graph).execute(np.ones((1, 4, 8, 8), np.float32)).outputs
+    assert np.isnan(outputs).all()
+
+
 def test_every_rule_that_lce_refuses_by_is_here() -> None:
     folder = Path(targets.__file__).parent
     names = ("_unfused_scales.py", "_graph_refusals.py", "lce/capabilities.py")
     sources = [folder / name for name in names]
     text = "".join(path.read_text() for path in sources)
-    shown = {*FALLS_BACK, *FAILS, "unknown-domain", "rank", "several-outputs"}
+    shown = {*FALLS_BACK, *FAILS, "unknown-domain", "rank", "several-outputs", "not-finite"}
     named = {rule.name for rule in load_all() if f'"{rule.name}"' in text}
     # A size that is known only at run time has ended in load_graph.
     assert named - {"dynamic-shape"} == shown
