@@ -142,7 +142,8 @@ def test_weights_that_are_no_numbers_give_none(make_graph, write_lce) -> None:
     graph = make_graph("g (float[1,4,8,8] x) => (y) { y = Conv(x, broken) }", broken=weight)
     assert refused_for(graph) == {"not-finite"}
     outputs = write_lce(graph).execute(np.ones((1, 4, 8, 8), np.float32)).outputs
-    assert np.isnan(outputs).all()
+    # XNNPACK gives the largest number there is, other kernels none.
+    assert not (np.abs(outputs) < 1e30).any()
 
 
 def test_every_rule_that_lce_refuses_by_is_here() -> None:
