@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,6 +136,14 @@ class Execute(Protocol):
         ...
 
 
+class StoreSmaller(Protocol):
+    """Writes a model file anew, in fewer bits."""
+
+    def __call__(self, options: WriteOptions, images: _Array | None = None, /) -> WrittenModel:
+        """Write it; `images` [N, …] give the ranges of numbers that become bytes."""
+        ...
+
+
 @dataclass(frozen=True)
 class WrittenModel:
     """Files that a target wrote, and the proof that binary layers stayed binary.
@@ -148,8 +155,7 @@ class WrittenModel:
         versions: package → version of what took part.
         execute: runs the written model.
         store_smaller: rewrites the model file with the storage that options ask for, and
-            gives the model as it is then; the images [N, …] give the ranges of numbers that
-            become fewer bits. None where the target has no such option.
+            gives the model as it is then; None where the target has no such option.
         padding: what exact padding costs where the engine has none, as the manifest lists it.
         output: shape, layout and dtype of the model's own output, as the manifest lists them;
             None where it is the source's.
@@ -160,7 +166,7 @@ class WrittenModel:
     input: dict[str, Any]
     versions: dict[str, str]
     execute: Execute
-    store_smaller: Callable[[WriteOptions, _Array], WrittenModel] | None = None
+    store_smaller: StoreSmaller | None = None
     padding: dict[str, Any] | None = None
     output: dict[str, Any] | None = None
 

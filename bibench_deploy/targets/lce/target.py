@@ -186,7 +186,7 @@ class _LceWriter:
         convs = binary_convs(lowered)
         resident = prove_residency(convs, converted, is_rotated)
 
-        def store_smaller(chosen: WriteOptions, _: _Array) -> WrittenModel:
+        def store_smaller(chosen: WriteOptions, _: _Array | None = None) -> WrittenModel:
             self._process.store_smaller(tflite, chosen.fully_connected, chosen.float_storage)
             return self._written(lowered, source, directory, chosen, reply)
 

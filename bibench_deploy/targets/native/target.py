@@ -181,7 +181,7 @@ class _NativeWriter:
             },
             versions={"onnxruntime": onnxruntime.__version__},
             execute=_Executor(lowered, convs, resident, written),
-            store_smaller=lambda chosen, images: self.write(
+            store_smaller=lambda chosen, images=None: self.write(
                 lowered, directory, chosen, source, images if chosen.stem == "int8" else None
             ),
         )
