@@ -53,7 +53,9 @@ def test_a_check_says_what_the_board_is_and_what_runs_there(board, tmp_path: Pat
     assert (environment["machine"], environment["system"]) == ("aarch64", "Linux")
     assert environment["is_emulated"] is True
     assert environment["release"].startswith("Debian GNU/Linux 12")
-    assert environment["clusters"] == [{"cores": 1, "max_mhz": None, "kind": "0xd08"}]
+    assert environment["clusters"] == [
+        {"cores": 1, "max_mhz": None, "kind": "0xd08", "numbers": [0]}
+    ]
     assert "onnxruntime" in environment["packages"]
     obstacles = {one["runner"]: one["obstacle"] for one in found["runtimes"]}
     assert obstacles["onnx"] is None

@@ -48,7 +48,8 @@ def test_its_options_are_fields_that_a_user_may_set(target) -> None:
 
 
 CHOICES = {"allow_unfused_scales": True, "input": "rotated", "fully_connected": "int8",
-           "float_storage": "float16", "stem": "int8", "padding": "exact", "allow_mean_shift": True}  # fmt: skip
+           "float_storage": "float16", "stem": "int8", "padding": "exact",
+           "allow_mean_shift": True}  # fmt: skip
 
 
 def test_every_option_has_a_target() -> None:
