@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bibench_deploy.profiling.session import Progress
+    from bibench_deploy.profiling.session import ProfileRun, Progress
 
 EVENTS = "--events"
 # How long a sweep may take to end what runs on its device when it is told to.
@@ -35,11 +35,13 @@ class Sweep:
         device: its name.
         path: the results file; None where it failed.
         error: why it failed, in one line; empty where it did not.
+        remarks: what was asked for and could not be done, a sentence each.
     """
 
     device: str
     path: Path | None
     error: str
+    remarks: tuple[str, ...] = ()
 
 
 def run_sweeps(
@@ -56,6 +58,7 @@ def run_sweeps(
     """
     said: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
     paths: dict[str, Path] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     with tempfile.TemporaryDirectory() as folder, _started(commands, Path(folder), said) as running:
         is_running = set(commands)
         while is_running:
@@ -64,6 +67,7 @@ def run_sweeps(
                 is_running.remove(device)
             elif "results" in event:
                 paths[device] = Path(event["results"])
+                remarks[device] = tuple(event["remarks"])
             else:
                 progress(device, _progress_of(event))
         codes = {device: process.wait() for device, process in running.items()}
@@ -72,17 +76,21 @@ def run_sweeps(
             for number, device in enumerate(commands)
         }
     return [
-        Sweep(device, paths[device], "")
+        Sweep(device, paths[device], "", remarks[device])
         if codes[device] == 0 and device in paths
         else Sweep(device, None, errors[device] or f"ended with exit code {codes[device]}")
         for device in commands
     ]
 
 
-def print_event(event: Progress | Path) -> None:
-    """Say on stdout how far a sweep has come, or where its results are, for `run_sweeps`."""
-    fields = {"results": str(event)} if isinstance(event, Path) else asdict(event)
-    print(json.dumps(fields), flush=True)
+def print_event(event: Progress) -> None:
+    """Say on stdout how far a sweep has come, for `run_sweeps`."""
+    print(json.dumps(asdict(event)), flush=True)
+
+
+def print_end(run: ProfileRun) -> None:
+    """Say on stdout where a sweep's results are, and what it could not do, for `run_sweeps`."""
+    print(json.dumps({"results": str(run.path), "remarks": run.remarks}), flush=True)
 
 
 def _progress_of(event: dict[str, Any]) -> Progress:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bibench_deploy.cli._several_devices import EVENTS, print_event, run_sweeps
+from bibench_deploy.cli._several_devices import EVENTS, print_end, print_event, run_sweeps
 from bibench_deploy.cli._sweep_progress import model_label, progress_shown
 from bibench_deploy.errors import DeployError, DeviceError
 
@@ -240,7 +240,7 @@ def _begun(asked: _Sweep) -> _Sweep:
 
 def _run_for_parent(sweep: _Sweep, *, resume: bool) -> None:
     """Run one of several sweeps, and tell the bibench that started this one of it."""
-    print_event(sweep.run(print_event, resume=resume).path)
+    print_end(sweep.run(print_event, resume=resume))
 
 
 def _run_several(
@@ -265,6 +265,9 @@ def _run_several(
     paths = [sweep.path for sweep in ended if sweep.path is not None]
     for path in paths:
         _say_results(path)
+    for sweep in ended:
+        for remark in sweep.remarks:
+            typer.echo(f"{sweep.device}: {remark}", err=True)
     finished = [read_results(path) for path in paths]
     if is_json:
         _print_json({"sweeps": [results_as_json(one) for one in finished], "failed": failed})

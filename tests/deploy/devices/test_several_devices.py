@@ -72,6 +72,16 @@ def test_each_device_has_a_results_file_and_its_lines_in_the_table(
     }
 
 
+def test_what_one_device_cannot_do_is_said_with_its_name(
+    boards: None, run: Callable[..., Result]
+) -> None:
+    words = ["profile", "out/tiny", "--device", ",".join(BOARDS), "--threads", "1"]
+    done = run(*words, "--operators")
+    assert done.exit_code == 0, done.output
+    for name in BOARDS:
+        assert f"{name}: tiny has no profile of operators: its runtime has no" in done.stderr
+
+
 def test_one_that_fails_keeps_no_other_from_its_end(
     boards: None, sshd, run: Callable[..., Result], tmp_path: Path
 ) -> None:
