@@ -69,14 +69,16 @@ def latency_table(report: Report) -> Table:
     reasons: list[str] = []
     noted: dict[str, list[str]] = {}
     cells = [cell for model in report.models for cell in model.cells]
+    has_devices = len({cell.key.device for cell in cells}) > 1
     has_conditions = any(cell.clock_mhz or cell.temperature_c for cell in cells)
     for model in report.models:
         for cell in model.cells:
             name, threads = wording.name(model), cell.key.threads
             if not is_stable(cell):
                 flagged.add(len(rows))
+                on = f" on {cell.key.device}" if has_devices else ""
                 reasons.append(
-                    f"{name}, {wording.threads(threads)}: {cell.verdict}, so no result; "
+                    f"{name}{on}, {wording.threads(threads)}: {cell.verdict}, so no result; "
                     f"{cell.reason}."
                 )
             if cell.note and name not in noted.setdefault(cell.note, []):

@@ -15,6 +15,15 @@ def test_a_noisy_cell_is_flagged_and_its_reason_given(demo):
     assert table.notes[0].startswith("resnet20 reactnet, 2 threads: noisy, so no result; processes")
 
 
+def test_a_reason_names_the_device_where_there_are_several(write, header, artifact, cell):
+    noisy = {"verdict": "noisy", "reason": "it differs", "interval": 0.07}
+    cells = [cell("m", 1, 10.0, device=name, **noisy) for name in ("local", "pi4")]
+    notes = tables.latency_table(build_report([write(header(), artifact("m"), *cells)])).notes
+    assert [note.partition(", 1 thread")[0].rpartition(" on ")[2] for note in notes[:2]] == [
+        "local", "pi4"
+    ]  # fmt: skip
+
+
 def test_a_note_on_a_kernel_names_all_its_models_once(demo):
     notes = tables.latency_table(demo).notes
     assert notes[1] == (
