@@ -40,6 +40,7 @@ EMULATED = Verdict("emulated", "another processor imitated this one: no figure o
 _FIRST_BYTES = b'{"kind":"header"'
 # JSON knows longer whole numbers than a float holds.
 _LARGEST = 1 << 1000
+_LARGEST_FILE = 1 << 63
 _NOT_FINITE = (math.inf, -math.inf)
 
 _T = TypeVar("_T")
@@ -599,8 +600,8 @@ def _artifact(line: _Line) -> MeasuredArtifact:
     manifest = line.inside(line.get("manifest", dict))
     for name, kind in (("name", str), ("role", str), ("size_bytes", int), ("model_sha256", str)):
         manifest.get(name, kind)
-    if manifest.fields["size_bytes"] < 1:
-        raise line.damage('"size_bytes" must be at least 1')
+    if not 1 <= manifest.fields["size_bytes"] < _LARGEST_FILE:
+        raise line.damage('"size_bytes" is no size of a file')
     return MeasuredArtifact(
         id=line.get("artifact", str),
         path=line.get("path", str),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class OperatorTime:
         if not isinstance(self.type, str) or not self.type:
             raise ValueError(f"{self.type!r} is no type of an operator")
         for number in numbers:
-            if type(number) not in (int, float) or not 0 <= number < math.inf:
+            if type(number) not in (int, float) or not 0 <= number <= sys.float_info.max:
                 raise ValueError(f"{number!r} is no number from 0 on")
 
 

@@ -14,6 +14,7 @@ noisy side is itself marked noisy.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -587,8 +588,8 @@ def _model(
         is_trained=source.get("trained"),
         is_changed=_is_changed(manifest),
         is_untrained=is_untrained,
-        accuracy=source.get("accuracy") if has_accuracy else None,
-        images=source.get("accuracy_images"),
+        accuracy=_number(source, "accuracy") if has_accuracy else None,
+        images=_number(source, "accuracy_images"),
         held_out=_held_out(manifest) if has_accuracy else None,
         fp32_accuracy=fp32_accuracy,
         twin=twin.artifact if twin else None,
@@ -623,8 +624,8 @@ def _residency(manifest: Mapping[str, Any]) -> Residency:
     binary = [layer for layer in manifest.get("layers") or () if layer.get("intended_bits") == 1]
     kernels = {layer.get("kernel") for layer in binary if layer.get("actual_bits") == 1}
     return Residency(
-        intended=counts.get("intended", 0),
-        resident=counts.get("resident", 0),
+        intended=_number(counts, "intended") or 0,
+        resident=_number(counts, "resident") or 0,
         kernel=kernels.pop() if len(kernels) == 1 else None,
         is_all_convolutions=all(layer.get("kind") == "binary_conv" for layer in binary),
     )
@@ -642,9 +643,25 @@ def _storage_in_theory(manifest: Mapping[str, Any]) -> SizeByPart | None:
     layers = manifest.get("layers") or ()
     if not all("weight_shape" in layer for layer in layers):
         return None
-    binary = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] == 1)
-    other = sum(prod(e["weight_shape"]) for e in layers if e["intended_bits"] != 1)
+    binary = sum(_weights(e) for e in layers if e["intended_bits"] == 1)
+    other = sum(_weights(e) for e in layers if e["intended_bits"] != 1)
     return SizeByPart(-(-binary // 8), 4 * other, 0, 0) if layers else None
+
+
+def _weights(layer: Mapping[str, Any]) -> int:
+    shape = layer["weight_shape"]
+    if not all(type(length) is int and length >= 0 for length in shape) or prod(shape) >= 1 << 63:
+        raise ValueError('"weight_shape" is no list of lengths')
+    return prod(shape)
+
+
+def _number(fields: Mapping[str, Any], name: str) -> Any:
+    value = fields.get(name)
+    if value is not None and (
+        type(value) not in (int, float) or not abs(value) <= sys.float_info.max
+    ):
+        raise ValueError(f'"{name}" is no number')
+    return value
 
 
 def _is_changed(manifest: Mapping[str, Any]) -> bool:
@@ -657,8 +674,8 @@ def _parity(manifest: Mapping[str, Any]) -> Parity | None:
     if not parity:
         return None
     return Parity(
-        inputs=parity.get("inputs"),
-        seed=parity.get("seed"),
+        inputs=_number(parity, "inputs"),
+        seed=_number(parity, "seed"),
         torch_to_onnx=_agreement(parity.get("torch_to_onnx")),
         onnx_to_target=_agreement(parity.get("onnx_to_target")),
     )
@@ -668,18 +685,21 @@ def _held_out(manifest: Mapping[str, Any]) -> HeldOut | None:
     accuracy = (manifest.get("verification") or {}).get("accuracy")
     if not accuracy:
         return None
-    return HeldOut(accuracy["images"], accuracy["target_percent"], accuracy.get("same_answers"))
+    images, percent = accuracy["images"], accuracy["target_percent"]
+    if _number(accuracy, "images") is None or _number(accuracy, "target_percent") is None:
+        raise ValueError('"accuracy" of the exported file has no figures')
+    return HeldOut(images, percent, _number(accuracy, "same_answers"))
 
 
 def _agreement(step: Mapping[str, Any] | None) -> Agreement | None:
     if not step:
         return None
     return Agreement(
-        max_abs_error=step.get("max_abs_error"),
-        top1_agreement=step.get("top1_agreement"),
-        max_abs_error_same_signs=step.get("max_abs_error_same_signs"),
-        flip_rate=step.get("flip_rate"),
-        unexplained_flips=step.get("unexplained_flips"),
+        max_abs_error=_number(step, "max_abs_error"),
+        top1_agreement=_number(step, "top1_agreement"),
+        max_abs_error_same_signs=_number(step, "max_abs_error_same_signs"),
+        flip_rate=_number(step, "flip_rate"),
+        unexplained_flips=_number(step, "unexplained_flips"),
     )
 
 
@@ -700,7 +720,7 @@ def _fp32_accuracy(entry: _Entry, members: Sequence[_Entry]) -> float | None:
         source = other.manifest["source"]
         is_trained_float = source.get("algorithm") == "fp32" and source.get("trained") is not False
         if other is not entry and is_trained_float and source.get("dataset") == dataset:
-            accuracy: float | None = source.get("accuracy")
+            accuracy: float | None = _number(source, "accuracy")
             return accuracy
     return None
 

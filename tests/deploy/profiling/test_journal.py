@@ -237,6 +237,10 @@ def delete(number: int) -> Any:
     return apply
 
 
+def enlarge(lines: list[dict[str, Any]]) -> None:
+    lines[1]["manifest"]["size_bytes"] = 10**400
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -246,6 +250,7 @@ def delete(number: int) -> Any:
         (delete(1), "line 1: a results file has one header"),
         (change(2, kind="header"), "line 2: a results file has one header"),
         (change(2, manifest={"name": "tiny"}), 'line 2: "role" is missing'),
+        (enlarge, 'line 2: "size_bytes" is no size of a file'),
         (delete(3), 'line 7: no artifact "bbbb" on a line before'),
         (change(4, kind="blok"), 'line 4: unknown kind "blok"'),
         (change(4, samples_ms=[]), 'line 4: "samples_ms" must be a list of times'),

@@ -78,7 +78,8 @@ def test_a_runtime_without_a_profiler_is_said_in_one_line(make_lce_artifact) -> 
 
 @pytest.mark.parametrize(
     "rows", [[{"type": "Conv"}], [{"type": "", "count": 1, "ms": 1.0}], "Conv",
-             [{"type": "Conv", "count": 1, "ms": -1.0}], [{"type": "Conv", "count": 1, "ms": "1"}]]
+             [{"type": "Conv", "count": 1, "ms": -1.0}], [{"type": "A", "count": 1, "ms": 10**400}],
+             [{"type": "Conv", "count": 1, "ms": "1"}]]
 )  # fmt: skip
 def test_a_damaged_list_is_named_with_its_line(net: Path, rows: Any) -> None:
     assert run("profile", net, "--threads", "1", "--out", "run.jsonl").exit_code == 0

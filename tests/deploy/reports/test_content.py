@@ -295,6 +295,26 @@ def test_a_later_run_on_the_same_device_takes_the_place_of_an_earlier_series(
     assert [(key.device, key.threads) for key in series] == [("local", 2)]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"verification": {"parity": {"onnx_to_target": {"flip_rate": {"a": 1}}}}},
+        {"verification": {"parity": {"inputs": "8"}}},
+        {"verification": {"residency": {"intended": 1, "resident": []}}},
+        {"verification": {"accuracy": {"images": 8, "target_percent": "all"}}},
+        {"layers": [{"intended_bits": 1, "weight_shape": [8, 1e308]}]},
+        {"layers": [{"intended_bits": 1, "weight_shape": [1 << 40, 1 << 40]}]},
+    ],
+)
+def test_a_manifest_with_something_else_than_numbers_names_the_file(
+    write, header, artifact, damage
+):
+    model = artifact("m")
+    model["manifest"] |= damage
+    with pytest.raises(ResultsError, match=r"jsonl: a manifest is not as"):
+        build_report([write(header(), model)])
+
+
 def test_a_damaged_split_of_the_size_names_the_file(write, header, artifact):
     model = artifact("m")
     model["manifest"]["size_by_part"] = {"binary_weights": "many"}
