@@ -600,6 +600,7 @@ def _artifact(line: _Line) -> MeasuredArtifact:
     manifest = line.inside(line.get("manifest", dict))
     for name, kind in (("name", str), ("role", str), ("size_bytes", int), ("model_sha256", str)):
         manifest.get(name, kind)
+    manifest.get_or_none("target", str)
     if not 1 <= manifest.fields["size_bytes"] < _LARGEST_FILE:
         raise line.damage('"size_bytes" is no size of a file')
     return MeasuredArtifact(
@@ -671,6 +672,8 @@ def _aggregate(line: _Line) -> Aggregate | None:
 
 def _cell(line: _Line, key: CellKey) -> Cell:
     latency = line.inside(line.fields.get("latency_ms"))
+    if latency.get("p50", float) <= 0:
+        raise line.damage('"p50" is no time above 0')
     verdict = line.get("verdict", str)
     return Cell(
         key=key,

@@ -237,6 +237,10 @@ def delete(number: int) -> Any:
     return apply
 
 
+def number_the_target(lines: list[dict[str, Any]]) -> None:
+    lines[1]["manifest"]["target"] = -1
+
+
 def enlarge(lines: list[dict[str, Any]]) -> None:
     lines[1]["manifest"]["size_bytes"] = 10**400
 
@@ -250,6 +254,7 @@ def enlarge(lines: list[dict[str, Any]]) -> None:
         (delete(1), "line 1: a results file has one header"),
         (change(2, kind="header"), "line 2: a results file has one header"),
         (change(2, manifest={"name": "tiny"}), 'line 2: "role" is missing'),
+        (number_the_target, 'line 2: "target" is missing or of another type'),
         (enlarge, 'line 2: "size_bytes" is no size of a file'),
         (delete(3), 'line 7: no artifact "bbbb" on a line before'),
         (change(4, kind="blok"), 'line 4: unknown kind "blok"'),
@@ -259,6 +264,7 @@ def enlarge(lines: list[dict[str, Any]]) -> None:
         (change(4, threads=True), 'line 4: "threads" is missing or of another type'),
         (change(7, latency_ms=None), "line 7: an object is missing"),
         (change(7, latency_ms={"p50": "fast"}), 'line 7: "p50" is missing'),
+        (change(7, latency_ms={"p50": 0}), 'line 7: "p50" is no time above 0'),
         (change(7, threads=9), "line 7: figures of a cell that has no block"),
     ],
 )
