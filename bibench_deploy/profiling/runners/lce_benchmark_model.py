@@ -11,11 +11,12 @@ release 0.16.0.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bibench_deploy.devices.runtimes import Program, find_program, missing_program
+from bibench_deploy.profiling.operators import INFERENCES, OperatorTime
 from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
 from bibench_deploy.profiling.runners.lce import FLOAT_KERNEL, is_binarized
 from bibench_deploy.profiling.statistics import Aggregate
@@ -34,6 +35,8 @@ _ASSETS = {
     "android-arm64": "lce_benchmark_model_android_arm64",
 }
 _NOTE = "lce_benchmark_model keeps no samples: p50 is the median of its processes' means"
+# Of the table that sums by type; the one above it, node by node, writes "[node type]".
+_HEADING = "[Node type]"
 _NUMBER = r"[-+.\deE]+"
 
 
@@ -42,6 +45,7 @@ class LceBenchmarkModelRunner(Runner):
 
     name = "lce_benchmark_model"
     target = "lce"
+    no_operators = ""
     program = Program(
         "lce", {abi: f"the asset {asset} of {_RELEASES}" for abi, asset in _ASSETS.items()}
     )
@@ -65,15 +69,11 @@ class LceBenchmarkModelRunner(Runner):
     ) -> list[str]:
         """Give the command line; its warm-up is by time alone, so it takes the longest."""
         return [
-            files["program"],
-            f"--graph={files['model']}",
-            f"--num_threads={threads}",
+            *_model_words(files, threads),
             f"--warmup_min_secs={preset.warmup_max_s}",
             f"--num_runs={preset.min_runs}",
             f"--min_secs={preset.min_s}",
             f"--max_secs={preset.max_s}",
-            "--use_xnnpack=true",
-            "--use_indirect_bgemm=false",
         ]
 
     def read(
@@ -120,6 +120,55 @@ class LceBenchmarkModelRunner(Runner):
             )
         except (ValueError, KeyError, IndexError) as error:
             raise garbage(result, artifact) from error
+
+    def operators_command(
+        self, python: str, files: Mapping[str, str], threads: int, seed: int
+    ) -> list[str]:
+        """Give the command line under TensorFlow Lite's own profiler."""
+        return [
+            *_model_words(files, threads),
+            "--warmup_runs=1",
+            "--warmup_min_secs=0",
+            f"--num_runs={INFERENCES}",
+            "--min_secs=0",
+            "--enable_op_profiling=true",
+        ]
+
+    def read_operators(self, result: CommandResult, artifact: Artifact) -> tuple[OperatorTime, ...]:
+        """Read the last table by type of operator: the one before it is of the start."""
+        if result.exit_code != 0:
+            raise failure(result, artifact)
+        rows = [line.split("\t") for line in f"{result.stdout}\n{result.stderr}".splitlines()]
+        try:
+            first = max(at for at, row in enumerate(rows) if _HEADING in _words(row))
+            names = _words(rows[first])
+            found = []
+            for row in rows[first + 1 :]:
+                if len(row) != len(rows[first]):
+                    break
+                entry = dict(zip(names, _words(row), strict=True))
+                found.append(
+                    OperatorTime(entry[_HEADING], int(entry["[count]"]), float(entry["[avg ms]"]))
+                )
+        except (ValueError, KeyError) as error:
+            raise garbage(result, artifact) from error
+        if not found:
+            raise garbage(result, artifact)
+        return tuple(sorted(found, key=lambda operator: -operator.ms))
+
+
+def _model_words(files: Mapping[str, str], threads: int) -> list[str]:
+    return [
+        files["program"],
+        f"--graph={files['model']}",
+        f"--num_threads={threads}",
+        "--use_xnnpack=true",
+        "--use_indirect_bgemm=false",
+    ]
+
+
+def _words(row: Sequence[str]) -> list[str]:
+    return [word.strip() for word in row]
 
 
 def _ms(found: Mapping[str, str], name: str) -> float | None:

@@ -10,6 +10,7 @@ import pytest
 from bibench_deploy.artifact import Artifact
 from bibench_deploy.devices.transports._transport import CommandResult
 from bibench_deploy.errors import DeviceError
+from bibench_deploy.profiling.operators import OperatorTime
 from bibench_deploy.profiling.presets import find_preset
 from bibench_deploy.profiling.runners.lce_benchmark_model import LceBenchmarkModelRunner
 from bibench_deploy.profiling.statistics import Aggregate
@@ -122,10 +123,58 @@ def test_the_command_uses_the_kernel_that_is_fast_on_arm() -> None:
         "/board/program",
         "--graph=/board/model",
         "--num_threads=4",
+        "--use_xnnpack=true",
+        "--use_indirect_bgemm=false",
         "--warmup_min_secs=2.0",
         "--num_runs=20",
         "--min_secs=0.5",
         "--max_secs=10.0",
-        "--use_xnnpack=true",
-        "--use_indirect_bgemm=false",
     ]
+
+
+# TensorFlow Lite's profiler: two summaries, of the start and of the timed runs.
+SUMMARY = """\
+Profiling Info for Benchmark Initialization:
+============================== Summary by node type ==============================
+\t             [Node type]\t  [count]\t  [avg ms]\t    [avg %]\t    [cdf %]\t  [mem KB]\t[times called]
+\t         AllocateTensors\t        1\t     0.060\t   100.000%\t   100.000%\t     0.000\t        1
+
+Timings (microseconds): count=1 curr=60
+Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t             LceQuantize\t    0.003\t    0.003\t  1.200%\t  1.200%\t     0.000\t        1\tq:0
+============================== Summary by node type ==============================
+\t             [Node type]\t  [count]\t  [avg ms]\t    [avg %]\t    [cdf %]\t  [mem KB]\t[times called]
+\t TfLiteXNNPackDelegate\t        2\t     1.5e-01\t    60.000%\t    60.000%\t     0.000\t        2
+\t          LceBconv2d\t       16\t     2.100\t    38.800%\t    98.800%\t     0.000\t       16
+
+Timings (microseconds): count=20 first=250 curr=251 min=249 max=260 avg=250.5 std=2
+"""  # noqa: E501 - as printed
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_operators_are_those_of_the_timed_runs(tiny: Artifact, is_marked: bool) -> None:
+    printed = PLAIN + SUMMARY
+    result = CommandResult(0, "" if is_marked else printed, printed if is_marked else "")
+    assert LceBenchmarkModelRunner().read_operators(result, tiny) == (
+        OperatorTime("LceBconv2d", 16, 2.1),
+        OperatorTime("TfLiteXNNPackDelegate", 2, 0.15),
+    )
+
+
+def test_operators_are_asked_for_by_the_profiler_of_the_program() -> None:
+    command = LceBenchmarkModelRunner().operators_command(
+        "python3", {"model": "/board/model", "program": "/board/program"}, 2, 0
+    )
+    assert {"--enable_op_profiling=true", "--num_threads=2", "--num_runs=20"} <= {*command}
+    assert not LceBenchmarkModelRunner().no_operators
+
+
+@pytest.mark.parametrize(
+    "printed", ["", PLAIN, SUMMARY.replace("16\t     2.1", "x\t     2.1"), TABLES,
+                SUMMARY.partition("\t TfLite")[0]]
+)  # fmt: skip
+def test_no_table_of_operators_is_an_error(tiny: Artifact, printed: str) -> None:
+    with pytest.raises(DeviceError, match="something else than its result"):
+        LceBenchmarkModelRunner().read_operators(CommandResult(0, printed, ""), tiny)
