@@ -144,7 +144,8 @@ class Block:
         other_load: share of the processors' time, 0 to 1, that other processes used meanwhile;
             None where unknown.
         init_ms: from the model's bytes to an interpreter that can run; None where unknown.
-        peak_memory_mib: of the process; None where unknown.
+        peak_memory_mib: of a pass of its own, in the first block of a cell; None in the others, and
+            where unknown. Older files have it of each block's process.
         note: what a reader of the figure must know, or None.
         aggregate: what a runner that keeps no samples gives in their place, else None.
         conditions: how the device was doing; None where it does not show.

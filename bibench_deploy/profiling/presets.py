@@ -45,6 +45,9 @@ PRESETS = {
     )
 }
 
+# A pass for the peak memory: as many inferences as it takes to have asked for all of it.
+MEMORY_PASS = Preset("memory", 1, 0.0, 0.0, 3, 0.0, 10.0)
+
 
 def find_preset(name: str) -> Preset:
     """Look one preset up by name.

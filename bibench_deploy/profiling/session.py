@@ -349,6 +349,22 @@ class _Parts:
             [*taskset(self.cores), *arguments], timeout_s=self.plan.preset.timeout_s
         )
 
+    def peak_memory_mib(self, key: CellKey) -> float | None:
+        """Run a cell's model for its memory alone; None where its runtime does not tell.
+
+        What watches memory may cost time, and samples that are kept take memory: this is no block.
+        """
+        runner, artifact = self.runners[key.artifact], self.plan.artifacts[key.artifact]
+        arguments = runner.memory_command(
+            self.transport.python, self.there(key.artifact), key.threads, INPUT_SEED
+        )
+        if arguments is None:
+            return None
+        with self.explaining(key.artifact):
+            result = self.run(arguments)
+            read = runner.read(result, artifact, self.files[key.artifact], key.threads)
+        return read.peak_memory_mib
+
     @contextlib.contextmanager
     def explaining(self, artifact: str) -> Iterator[None]:
         """Say that an artifact's files are gone, where that is why a run of it failed."""
@@ -413,6 +429,8 @@ def _measure(
                 plan.preset,
                 INPUT_SEED,
             )
+            # The first block of a cell has it, so that a crash costs no more than both.
+            peak_memory_mib = None if done[key] else parts.peak_memory_mib(key)
             begun_at_s = time.monotonic()
             with parts.explaining(key.artifact):
                 measured = runner.read(parts.run(arguments), artifact, local, key.threads)
@@ -435,7 +453,7 @@ def _measure(
                     warmup_settled=measured.warmup_settled,
                     other_load=load,
                     init_ms=measured.init_ms,
-                    peak_memory_mib=measured.peak_memory_mib,
+                    peak_memory_mib=peak_memory_mib,
                     note=measured.note,
                     aggregate=measured.aggregate,
                     conditions=conditions,

@@ -153,6 +153,19 @@ class Runner(ABC):
             MissingExtraError: the runtime is not installed where bibench is.
         """
 
+    def memory_command(
+        self,
+        python: str,
+        files: Mapping[str, str],
+        threads: int,
+        seed: int,
+    ) -> list[str] | None:
+        """Give the command whose output `read` takes `peak_memory_mib` from, as `command`.
+
+        None where the runtime does not tell.
+        """
+        return None
+
     def operators_command(
         self, python: str, files: Mapping[str, str], threads: int, seed: int
     ) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.errors import MissingExtraError
+from bibench_deploy.profiling.presets import MEMORY_PASS
 from bibench_deploy.profiling.runners._runner import (
     NO_PYTHON,
     Measured,
@@ -77,6 +78,12 @@ class LceRunner(Runner):
             *("--max-seconds", str(preset.max_s)),
             *("--seed", str(seed)),
         ]
+
+    def memory_command(
+        self, python: str, files: Mapping[str, str], threads: int, seed: int
+    ) -> list[str]:
+        """Give the command line of a few inferences."""
+        return self.command(python, files, threads, MEMORY_PASS, seed)
 
     def read(
         self, result: CommandResult, artifact: Artifact, files: Mapping[str, Path], threads: int

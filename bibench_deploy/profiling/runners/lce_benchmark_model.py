@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bibench_deploy.devices.runtimes import Program, find_program, missing_program
 from bibench_deploy.profiling.operators import INFERENCES, OperatorTime
+from bibench_deploy.profiling.presets import MEMORY_PASS
 from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
 from bibench_deploy.profiling.runners.lce import FLOAT_KERNEL, is_binarized
 from bibench_deploy.profiling.statistics import Aggregate
@@ -37,6 +38,8 @@ _ASSETS = {
 _NOTE = "lce_benchmark_model keeps no samples: p50 is the median of its processes' means"
 # Of the table that sums by type; the one above it, node by node, writes "[node type]".
 _HEADING = "[Node type]"
+# The program's own 50 ms would miss most of a small model's run.
+_WATCH_MS = 5
 _NUMBER = r"[-+.\deE]+"
 
 
@@ -74,6 +77,16 @@ class LceBenchmarkModelRunner(Runner):
             f"--num_runs={preset.min_runs}",
             f"--min_secs={preset.min_s}",
             f"--max_secs={preset.max_s}",
+        ]
+
+    def memory_command(
+        self, python: str, files: Mapping[str, str], threads: int, seed: int
+    ) -> list[str]:
+        """Give the command line of a few inferences, with the program's own watch on memory."""
+        return [
+            *self.command(python, files, threads, MEMORY_PASS, seed),
+            "--report_peak_memory_footprint=true",
+            f"--memory_footprint_check_interval_ms={_WATCH_MS}",
         ]
 
     def read(

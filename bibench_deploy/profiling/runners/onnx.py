@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.profiling.operators import INFERENCES, OperatorTime, operators_from
+from bibench_deploy.profiling.presets import MEMORY_PASS
 from bibench_deploy.profiling.runners._runner import (
     NO_PYTHON,
     Measured,
@@ -44,6 +45,12 @@ class OnnxRunner(Runner):
     ) -> list[str]:
         """Give the command line of run_model.py."""
         return script_command(python, files, threads, preset, seed)
+
+    def memory_command(
+        self, python: str, files: Mapping[str, str], threads: int, seed: int
+    ) -> list[str]:
+        """Give the command line of a few inferences."""
+        return self.command(python, files, threads, MEMORY_PASS, seed)
 
     def read(
         self, result: CommandResult, artifact: Artifact, files: Mapping[str, Path], threads: int

@@ -125,7 +125,7 @@ def whole_lines(content: bytes) -> bytes:
 
 
 def test_a_sweep_goes_on_where_a_dead_link_ended_it(sweep: Resume) -> None:
-    interrupt(sweep, 5)
+    interrupt(sweep, CELLS + 5)  # a pass for each cell's memory
     before = RUN.read_bytes()
     transport_runs = sweep().results
     assert_whole(RUN, before)
@@ -233,7 +233,7 @@ def test_nothing_to_go_on_with_says_what_to_do(sweep: Resume) -> None:
 def test_another_sweep_machine_or_runtime_is_refused_and_the_file_stays(
     sweep: Resume, change: dict[str, object], message: str
 ) -> None:
-    interrupt(sweep, 5)
+    interrupt(sweep, CELLS + 5)  # a pass for each cell's memory
     before = RUN.read_bytes()
     with pytest.raises((ResultsError, DeviceError), match=message):
         sweep(**change)

@@ -100,6 +100,8 @@ def test_a_model_and_its_twin_are_measured_with_every_thread_count(
         assert cell.block_count == 3
         assert cell.sample_count >= 9
         assert cell.runtime["name"] == "larq-compute-engine"
+        assert cell.peak_memory_mib is not None
+        assert cell.peak_memory_mib > 10  # Python and numpy alone take more
     assert results.speed_up(results.cells[CellKey(id_of(model), "local", 1)]) is not None
 
 
@@ -118,7 +120,7 @@ def test_every_round_measures_each_cell_once_in_an_order_that_the_seed_gives(
     make_lce_artifact(Path("tiny"))
     orders = []
     for name in ("1.jsonl", "2.jsonl"):
-        for _ in range(24):
+        for _ in range(32):
             fake.answer(PRINTED)
         run = profile_artifacts(
             [Path("tiny")], "board", threads=(1, 2, 4, 8), out=Path(name), seed=5
@@ -136,7 +138,7 @@ def test_the_environment_is_that_of_the_device(
     make_lce_artifact: MakeArtifact, fake: FakeTransport
 ) -> None:
     make_lce_artifact(Path("tiny"), has_twin=False)
-    for _ in range(3):
+    for _ in range(4):
         fake.answer(PRINTED)
     results = profile_artifacts([Path("tiny")], "board", threads=(1,)).results
     assert results.header.environment["machine"] == "x86_64"
@@ -148,7 +150,7 @@ def test_progress_is_said_before_each_block_and_at_the_end(
     make_lce_artifact: MakeArtifact, fake: FakeTransport
 ) -> None:
     make_lce_artifact(Path("tiny"), has_twin=False)
-    for _ in range(3):
+    for _ in range(4):
         fake.answer(PRINTED)
     said: list[Progress] = []
     profile_artifacts([Path("tiny")], "board", threads=(1,), progress=said.append)
@@ -160,13 +162,30 @@ def test_progress_is_said_before_each_block_and_at_the_end(
     ]
 
 
+def test_memory_is_of_a_pass_of_its_own_that_is_no_latency(
+    make_lce_artifact: MakeArtifact, fake: FakeTransport
+) -> None:
+    make_lce_artifact(Path("tiny"), has_twin=False)
+    printed = json.loads(PRINTED)
+    fake.answer(json.dumps(printed | {"samples_ms": [99.0], "peak_memory_mib": 70.0}))
+    for _ in range(3):
+        fake.answer(PRINTED)
+    results = profile_artifacts([Path("tiny")], "board", threads=(1,)).results
+    assert [block.peak_memory_mib for block in results.blocks] == [70.0, None, None]
+    [cell] = results.cells.values()
+    assert (cell.peak_memory_mib, cell.sample_count, cell.latency_ms.p90) == (70.0, 9, 1.0)
+    _, memory, *blocks = fake.commands
+    assert memory[memory.index("--min-seconds") + 1] == "0.0"
+    assert memory not in blocks
+
+
 @pytest.mark.parametrize("error", [DeviceError("device board: link lost"), KeyboardInterrupt()])
 def test_what_was_measured_before_a_failure_stays(
     make_lce_artifact: MakeArtifact, fake: FakeTransport, error: BaseException
 ) -> None:
     make_lce_artifact(Path("tiny"), has_twin=False)
-    fake.answer(PRINTED)
-    fake.answer(PRINTED)
+    for _ in range(3):
+        fake.answer(PRINTED)
     fake.fail(error)
     with pytest.raises(type(error)):
         profile_artifacts([Path("tiny")], "board", threads=(1,), out=Path("run.jsonl"))

@@ -132,6 +132,16 @@ def test_the_command_uses_the_kernel_that_is_fast_on_arm() -> None:
     ]
 
 
+def test_memory_is_asked_for_in_its_own_pass_alone() -> None:
+    runner, files = (
+        LceBenchmarkModelRunner(),
+        {"model": "/board/model", "program": "/board/program"},
+    )
+    asks = "--report_peak_memory_footprint=true"
+    assert asks in runner.memory_command("python3", files, 2, 0)
+    assert asks not in runner.command("python3", files, 2, find_preset("quick"), 0)
+
+
 # TensorFlow Lite's profiler: two summaries, of the start and of the timed runs.
 SUMMARY = """\
 Profiling Info for Benchmark Initialization:
