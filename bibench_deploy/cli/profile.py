@@ -255,11 +255,21 @@ def _run_several(
     from bibench_deploy.profiling.journal import read_results
 
     commands = {sweep.device_name: sweep.words(resume=resume) for sweep in sweeps}
+    begun = set()
+
+    def watch(device: str, said: Progress) -> None:
+        if said.done:
+            begun.add(device)
+        progress(device, said)
+
     try:
         with progress_shown(plans) as progress:
-            ended = run_sweeps(commands, progress)
+            ended = run_sweeps(commands, watch)
     except KeyboardInterrupt:
-        typer.echo(f"go on with: {_again(list(commands), out)}", err=True)
+        # Without --out only a file that has blocks is found again.
+        again = [device for device in commands if device in begun or out is not None]
+        if begun:
+            typer.echo(f"go on with: {_again(again, out)}", err=True)
         raise
     failed = {sweep.device: sweep.error for sweep in ended if sweep.path is None}
     paths = [sweep.path for sweep in ended if sweep.path is not None]

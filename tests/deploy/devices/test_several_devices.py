@@ -144,6 +144,25 @@ def test_an_interruption_ends_all_and_each_goes_on_where_it_was(
     } == dict.fromkeys(before, 3)
 
 
+def test_an_interruption_before_any_block_leads_to_no_file(boards: None, tmp_path: Path) -> None:
+    words = ["profile", "out/tiny", "--device", ",".join(BOARDS), "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bibench_deploy", *words, "--preset", "sustained"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def has_files() -> bool:
+        return len(list(Path("results").glob("*.jsonl"))) == 2
+
+    wait_until(has_files, "for a file of each", 60)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "go on with" not in errors
+    assert errors.splitlines()[-1].startswith("bibench: interrupted")
+    assert list(Path("results").iterdir()) == []
+
+
 def test_a_dry_run_lists_the_cells_of_all(boards: None, run: Callable[..., Result]) -> None:
     done = run("profile", "--device", "pi4,local,pi4", "--threads", "1", "--dry-run")
     assert done.stdout.splitlines() == [
