@@ -17,6 +17,9 @@ from bibench_deploy.cli._terminal import printable, uncollected
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
 
+# Less is printed as 0.0 kB.
+_LEAST_SAVED_KB = 0.05
+
 
 @uncollected()
 def export(
@@ -195,6 +198,8 @@ def _storage(manifest: dict[str, Any]) -> list[str]:
             lines.append("no float convolution alone reads the image, so there is no int8 stem")
     if forms:
         saved = (storage["exact_size_bytes"] - storage["size_bytes"]) / 1000
+        if abs(saved) < _LEAST_SAVED_KB and "int8 stem" not in forms:  # which saves time
+            return [*lines, f"{' and '.join(forms)}: saves nothing here; leave it out"]
         size = f"{abs(saved):,.1f} kB {'smaller' if saved >= 0 else 'larger'}"
         lines.append(f"{' and '.join(forms)}: {size}; {_cost(manifest['verification'])}")
     return lines

@@ -291,6 +291,20 @@ def test_the_summary_says_what_smaller_storage_saves_and_costs(form, tmp_path, s
     assert line == snapshot
 
 
+@pytest.mark.parametrize("size", [63400, 63360, 63440])
+def test_smaller_storage_that_saves_nothing_has_no_figures(size, tmp_path) -> None:
+    artifact = artifact_of(tmp_path, storage=STORAGE | {"size_bytes": size})
+    artifact.manifest["layers"] = [{"actual_bits": 1, "kernel": "QLinearConv"}]
+    options = {"input": "plain", "fully_connected": "float32", "float_storage": "float16"}
+    artifact.manifest["options"] = options
+    (line,) = (line for line in summary(artifact).splitlines() if "  storage " in line)
+    assert line == "  storage    float16 storage: saves nothing here; leave it out"
+    # A stem in 8 bits is there to be faster.
+    artifact.manifest["options"] = options | {"stem": "int8"}
+    (line,) = (line for line in summary(artifact).splitlines() if "  storage " in line)
+    assert "float16 storage and int8 stem: 0.0 kB" in line
+
+
 def test_the_summary_claims_no_8_bits_where_no_layer_has_them(tmp_path) -> None:
     artifact = artifact_of(tmp_path, storage=STORAGE)
     artifact.manifest["layers"] = [{"actual_bits": 1}, {"actual_bits": 32}, {"actual_bits": None}]
