@@ -1,11 +1,14 @@
 """Findings for people: grouped by layer, each with its hint; for several targets, a matrix.
 
+Layers of which the same was found share their lines.
+
 What is only worth knowing is one line for each rule, however many layers it is true of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from bibench_deploy.lint.finding import Finding, Severity
@@ -30,9 +33,13 @@ def render(reports: Sequence[Report]) -> str:
 
 def _findings(result: LintResult, source: str) -> Iterator[str]:
     grave = [item for item in result.findings if item.severity is not Severity.INFO]
+    shared: dict[tuple[Finding, ...], list[str]] = {}
     for layer, findings in groupby(grave, key=lambda finding: finding.layer):
-        yield one_line(layer or THE_FILE)
-        for finding in findings:
+        same = tuple(replace(finding, layer="") for finding in findings)
+        shared.setdefault(same, []).append(layer or THE_FILE)
+    for same, layers in shared.items():
+        yield one_line(", ".join(layers))
+        for finding in same:
             head = f"  {finding.severity.value}: {finding.code} {finding.rule}"
             yield one_line(f"{head}: {finding.message}")
             yield one_line(f"    hint: {finding.hint}")
