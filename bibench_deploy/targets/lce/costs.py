@@ -121,10 +121,11 @@ def _costs_of_words(conv: BinaryConv) -> Iterator[Cost]:
     words = -(-channels // WORD_BITS)
     times = words * WORD_BITS / channels
     if times >= _EMPTY:
+        noun = "word" if words == 1 else "words"
         yield Cost(
             "channel-count",
             facts.name,
-            f"{channels} input channels fill {words} words of {WORD_BITS} bits: {times:.2g} times "
+            f"{channels} input channels fill {words} {noun} of {WORD_BITS} bits: {times:.2g} times "
             "the bytes and the work of its bits",
             f"use a multiple of {WORD_BITS} channels",
             is_small=True,

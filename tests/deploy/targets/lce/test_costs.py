@@ -119,6 +119,8 @@ def test_words_that_are_not_full_are_told(channels, words, make_graph, write_lce
     assert file.tensors[conv.inputs[1]].shape[-1] == words
     told = [cost for cost in TARGET.examine(graph).costs if cost.rule == "channel-count"]
     assert bool(told) is (channels in (8, 24, 33, 48))
+    noun = "1 word of 32" if words == 1 else f"{words} words of 32"
+    assert all(f"fill {noun} bits" in cost.message for cost in told)
 
 
 def test_a_binary_linear_layer_is_a_convolution_of_one_place(make_graph, write_lce) -> None:
