@@ -4,6 +4,10 @@ BNext's weights are soft until its temperature has fallen, BiPer's are a sine wa
 half of a run, FDA-BNN adds noise until its last epoch. Such a checkpoint computes other numbers
 than any binary layer can.
 
+It is seen in a run or a module, whose algorithm is known. An .onnx file does not say what was
+meant: its soft weights are floats that read signs (BIB103), and FDA-BNN's sign plus noise is a sign
+that no binary layer reads (BIB107).
+
 Bad:   a run of bnext, biper or fda that was stopped early
 Good:  the same run after bibench train --resume
 
