@@ -21,7 +21,7 @@ command=$!
   kill -TERM "-$command" || kill -TERM "$command"
   sleep "$grace"
   kill -KILL "-$command"
-} >/dev/null &
+} >/dev/null 4>&- &  # its sleep may outlive us, and would keep our stderr open
 watcher=$!
 exec 3<&- 4>&-
 wait "$command"
