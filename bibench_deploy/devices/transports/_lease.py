@@ -25,7 +25,12 @@ _ANSWER_S = 30.0
 _END_S = 5.0
 # How often lease.sh may wait for a sign of life before it gives up.
 _MAX_LOOKS = 6
+_LONGEST_LINE = 1 << 12
 _PROC = "/proc"
+
+
+class NoRoomError(DeviceError):
+    """A disk so full that nobody can take the lease."""
 
 
 class Lease:
@@ -50,6 +55,7 @@ class Lease:
 
         Raises:
             DeviceError: somebody else is, or the work folder cannot be made.
+            NoRoomError: the disk is full, so nobody is.
         """
         me = f"{secrets.token_hex(8)} {re.sub(r'[^ -~]', '?', socket.gethostname())} {os.getpid()}"
         settings: dict[str, str | float] = {"folder": self._folder, "me": me}
@@ -71,10 +77,20 @@ class Lease:
                 f"device {self._device}: in use by bibench on {host or 'another host'} (process "
                 f"{process or 'unknown'}, {seen}); run this again when it is done"
             )
-        if word != "held":
+        if answer == "no room":
+            raise NoRoomError(
+                f"device {self._device}: no room in its work folder {self._folder}; make room "
+                f"there, for instance by: bibench devices clean {self._device}"
+            )
+        if answer == "no folder":
             raise DeviceError(
                 f"device {self._device}: its work folder {self._folder} cannot be made or written "
                 "to; name another one as work_folder in its connection"
+            )
+        if word != "held":
+            raise DeviceError(
+                f"device {self._device}: its login prints {answer[:80]!r} where no text should "
+                "be; keep its start-up files, such as .bashrc, quiet for commands"
             )
         self._thread.start()
 
@@ -115,7 +131,7 @@ class Lease:
     def _line(self, timeout_s: float) -> str:
         deadline = time.monotonic() + timeout_s
         text = b""
-        while b"\n" not in text:
+        while b"\n" not in text and len(text) < _LONGEST_LINE:
             piece = self._channel.receive(max(0.0, deadline - time.monotonic()))
             if not isinstance(piece, Piece):
                 return text.decode("utf-8", "replace").strip()

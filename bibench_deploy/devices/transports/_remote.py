@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bibench_deploy.artifact import sha256_of
-from bibench_deploy.devices.transports._lease import Lease
+from bibench_deploy.devices.transports._lease import Lease, NoRoomError
 from bibench_deploy.devices.transports._shell import Channel, Ended, script
 from bibench_deploy.devices.transports._transport import CommandResult, Transport
 from bibench_deploy.errors import DeviceError
@@ -251,10 +251,20 @@ class RemoteTransport(Transport):
 
     def clean(self) -> tuple[int, int]:
         """Remove what was pushed."""
-        with self.hold():
+        with contextlib.ExitStack() as held:
+            # Where a full disk keeps everybody from the lease, this is what makes room.
+            with contextlib.suppress(NoRoomError):
+                held.enter_context(self.hold())
             result = self._sh(_CLEAN, self.work_folder, timeout_s=10 * _ASK_S)
-        count, size = result.stdout.split()
-        return int(count), int(size)
+        counted = re.fullmatch(r"([0-9]{1,18}) ([0-9]{1,18})\n", result.stdout)
+        if result.exit_code != 0 or counted is None:
+            raise DeviceError(
+                f"device {self.device.name}: its sh cannot clean {self.work_folder}: "
+                f"{(result.stderr or result.stdout).strip()[:200]!r}",
+                exit_code=result.exit_code,
+                stderr=result.stderr,
+            )
+        return int(counted[1]), int(counted[2])
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 # Holds the lease of a device as long as lines come in on stdin, at least one in $expiry seconds;
-# each is a sign of life, and the end of them gives the lease back. Prints "held", or "busy" with
-# the owner's last sign of life in seconds (or "?") and what it says of itself; later "lost" if
-# somebody else took the lease meanwhile. $folder is the work folder, $me says who we are, $proc is
-# where Linux has its own facts, and $watch how many seconds to wait for a sign of life.
+# each is a sign of life, and the end of them gives the lease back. Prints "held"; or "busy" with
+# the owner's last sign of life in seconds (or "?") and what it says of itself; or "no folder", or
+# "no room" on a full disk; later "lost" if somebody else took the lease meanwhile. $folder is the
+# work folder, $me says who we are, $proc is where Linux has its own facts, and $watch how many
+# seconds to wait for a sign of life.
 #
 # mkdir makes one holder of many that try at once. Times are the device's own seconds since its
 # start, which no set clock changes and no restart survives; where there are none (macOS) they are
@@ -44,6 +45,12 @@ is_stale() {
   [ "$age" -gt "$expiry" ]
 }
 
+is_ours() { owner= && read -r owner < lease/owner && [ "$owner" = "$me" ]; }
+
+# However we end: our host may be gone before it has read what we print, which is SIGPIPE.
+trap 'is_ours && rm -rf lease' EXIT
+trap 'exit 1' HUP INT PIPE TERM
+
 mine=stale.${me%% *}
 tries=0
 until mkdir lease; do
@@ -52,7 +59,7 @@ until mkdir lease; do
   read -r owner < lease/owner
   if [ ! -d . ] || [ ! -w . ]; then echo "no folder"; exit 3; fi
   # Somebody gave it back in this moment.
-  [ -d lease ] || { [ "$tries" -lt 50 ] && continue; echo "no folder"; exit 3; }
+  [ -d lease ] || { [ "$tries" -lt 50 ] && continue; echo "no room"; exit 3; }
   if [ "$tries" -gt 5 ] || ! is_stale; then echo "busy $age $owner"; exit 4; fi
   # Renaming makes one winner too; if it was not the lease that was looked at, it goes back.
   if mv lease "$mine"; then
@@ -61,16 +68,12 @@ until mkdir lease; do
     if [ "$now" = "$owner" ]; then rm -rf "$mine"; else mv "$mine" lease; fi
   fi
 done
-echo "$me" > lease/owner
-beat
+{ echo "$me" > lease/owner && beat; } || { rm -rf lease; echo "no room"; exit 3; }
 echo held
-
-is_ours() { owner= && read -r owner < lease/owner && [ "$owner" = "$me" ]; }
 
 while read -r _; do
   is_ours || { echo lost; exit 5; }
   beat
 done
-is_ours && rm -rf lease
 exit 0
 }

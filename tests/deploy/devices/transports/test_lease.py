@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bibench_deploy.devices.registry import Device
-from bibench_deploy.devices.transports import _lease, open_transport
+from bibench_deploy.devices.transports import _lease, _remote, open_transport
 from bibench_deploy.errors import DeviceError
 
 
@@ -173,3 +173,35 @@ def test_a_work_folder_that_cannot_be_made_is_an_error(sshd, tmp_path: Path) -> 
             pytest.fail("held")
         with pytest.raises(DeviceError, match="name another one as work_folder"):
             transport.push(tmp_path / "file")
+
+
+@pytest.mark.parametrize("greeting", ["Welcome to the board", "\x1b[31m", "x" * 100_000])
+def test_a_login_that_prints_by_itself_is_quoted(
+    board: Device, lease: Path, monkeypatch: pytest.MonkeyPatch, greeting: str
+) -> None:
+    script = f"printf '%s\\n' '{greeting}'\n{_lease._SCRIPT}"
+    monkeypatch.setattr(_lease, "_SCRIPT", script)
+    with (
+        open_transport(board) as transport,
+        pytest.raises(DeviceError, match=r"its login prints '.*keep its start-up files") as caught,
+        transport.hold(),
+    ):
+        pytest.fail("held")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+    deadline = time.monotonic() + 20
+    while lease.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not lease.exists()
+
+
+@pytest.mark.parametrize("printed", ["", "gone\n", "1 2 3\n", "9" * 5000 + " 0\n"])
+def test_a_clean_up_that_prints_something_else_is_one_error(
+    board: Device, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    monkeypatch.setattr(_remote, "_CLEAN", f"printf %s '{printed}'")
+    with (
+        open_transport(board) as transport,
+        pytest.raises(DeviceError, match=r"its sh cannot clean .*work: '"),
+    ):
+        transport.clean()

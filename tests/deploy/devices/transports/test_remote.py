@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,29 @@ def test_a_disk_that_fills_up_in_a_push_is_named_and_left_clean(
     assert len(checks) == 4
 
 
+@pytest.mark.parametrize("what", ["bytes", "files"])
+def test_a_disk_without_any_room_is_said_and_can_still_be_cleaned(
+    sshd, small_disk: Path, model: Path, what: str
+) -> None:
+    work = small_disk / "work"
+    pushed = small_disk.parent / "small"
+    pushed.write_bytes(b"pushed before")
+    with open_transport(sshd.device(work)) as transport:
+        transport.push(pushed)
+        if what == "bytes":
+            with (small_disk / "fill").open("wb", buffering=0) as fill, suppress(OSError):
+                while fill.write(bytes(4096)):
+                    pass
+        else:
+            subprocess.run(["mount", "-o", "remount,nr_inodes=4", small_disk], check=True)
+        match = "device board: no room in its work folder .*: bibench devices clean board"
+        with pytest.raises(DeviceError, match=match), transport.hold():
+            pytest.fail("held")
+        assert len(list(work.iterdir())) == 1  # and no lease
+        assert transport.clean() == (1, 13)
+        assert list(work.iterdir()) == []
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
@@ -410,6 +434,38 @@ def test_the_scripts_do_the_same_in_every_sh(shell: str, tmp_path: Path) -> None
         second = subprocess.run([shell], input=script, capture_output=True, check=False)
         assert second.stdout.startswith(b"busy ")
         assert second.stdout.endswith(b" 01 us 1\n")
+    assert not (tmp_path / "w" / "lease").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_command_that_is_told_to_end_keeps_nobody_waiting(shell: str) -> None:
+    """What kills it later, if it must, holds none of its outputs."""
+    with subprocess.Popen(
+        [shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        script = _shell.script(
+            _remote._RUN, ["sh", "-c", "echo on; sleep 600"], limit=600, grace=60
+        )
+        process.stdin.write(script)
+        process.stdin.flush()
+        assert process.stdout.readline() == b"on\n"
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_host_that_is_gone_before_it_hears_that_it_holds_the_lease_leaves_none(
+    shell: str, tmp_path: Path
+) -> None:
+    me: dict[str, str | float] = {"folder": str(tmp_path / "w"), "me": "01 us 1", "expiry": 60}
+    script = _shell.script(_lease._SCRIPT, [], proc="/proc", watch=1, **me)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen([shell], stdin=subprocess.PIPE, stdout=writing) as process:
+        os.close(writing)
+        process.communicate(script, timeout=30)
+    assert (tmp_path / "w").is_dir()
     assert not (tmp_path / "w" / "lease").exists()
 
 
