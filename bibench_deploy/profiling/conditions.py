@@ -7,6 +7,7 @@ without.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,14 +111,11 @@ def parse_reading(line: str, at_s: float) -> Reading | None:
         return None
     clocks = {}
     for entry in fields["c"].split(","):
-        core, _, khz = entry.partition(":")
-        if core.isdigit() and khz.isdigit():
-            clocks[int(core)] = int(khz) // 1000
+        core, khz = (_whole(text) for text in entry.partition(":")[::2])
+        if core is not None and khz is not None:
+            clocks[core] = khz // 1000
     temperature = _whole(fields["t"])
-    try:
-        flags = int(fields["f"], 16) if fields["f"] else None
-    except ValueError:
-        flags = None
+    flags = re.fullmatch(r"0x[0-9a-fA-F]{1,8}", fields["f"])
     return Reading(
         at_s=at_s,
         # Thousandths of a degree; some vendors give whole degrees.
@@ -125,7 +123,7 @@ def parse_reading(line: str, at_s: float) -> Reading | None:
         clocks_mhz=clocks,
         busy=_whole(fields["b"]),
         idle=_whole(fields["i"]),
-        flags=flags,
+        flags=int(flags[0], 16) if flags else None,
     )
 
 
@@ -201,10 +199,7 @@ def _busy_cores(readings: Sequence[Reading], core_count: int | None) -> float | 
 
 
 def _whole(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
 
 
 def conditions_from(fields: Mapping[str, Any]) -> Conditions:

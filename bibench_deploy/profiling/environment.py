@@ -133,6 +133,9 @@ def parse_environment(printed: str, asked_at: float, answered_at: float) -> Envi
         asked_at: our time when it was asked, in seconds since 1970.
         answered_at: our time when all of it was there.
     """
+    # It is shown on terminals, which a device shall not steer.
+    printed = "".join(letter if letter.isprintable() or letter in "\n\t" else "?"
+                      for letter in printed)  # fmt: skip
     found = _sections(printed)
     system, sysctl = found.get("system") or None, _keyed(found.get("sysctl", ""), ":")
     android = found.get("android", "").splitlines()[1:]  # the first is getprop's own path
@@ -152,7 +155,7 @@ def parse_environment(printed: str, asked_at: float, answered_at: float) -> Envi
     now = _whole(found.get("time"), 1)
     executable = found.get("executable", "")
     free = re.search(r"\s(\d+)\s+\d+%\s", found.get("folder", ""))
-    current = [clock.get("scaling_cur_freq") for clock in clocks.values()]
+    current = [_whole(clock.get("scaling_cur_freq"), 1000) for clock in clocks.values()]
     return Environment(
         machine=found.get("machine") or None,
         cpu=cpu,
@@ -166,7 +169,7 @@ def parse_environment(printed: str, asked_at: float, answered_at: float) -> Envi
         python=python,
         packages=packages,
         governor=next(iter(clocks.values()), {}).get("scaling_governor"),
-        clocks_mhz=tuple(int(value) // 1000 for value in current if value and value.isdigit()),
+        clocks_mhz=tuple(mhz for mhz in current if mhz is not None),
         temperatures_c=_temperatures(found.get("temperatures", "")),
         throttled=found.get("throttled", "").removeprefix("throttled=") or None,
         free_mib=_whole(free[1], 1024) if free else None,
@@ -189,7 +192,7 @@ def _keyed(text: str, separator: str) -> dict[str, str]:
 
 
 def _whole(text: str | None, divisor: int) -> int | None:
-    number = re.match(r"\d+", text or "")
+    number = re.match(r"[0-9]{1,18}(?![0-9])", text or "")
     return int(number.group()) // divisor if number else None
 
 
@@ -207,8 +210,9 @@ def _clocks(text: str) -> dict[int, dict[str, str]]:
     clocks: dict[int, dict[str, str]] = {}
     for line in text.splitlines():
         words = line.split()
-        if len(words) == 3 and words[0].isdigit():
-            clocks.setdefault(int(words[0]), {})[words[1]] = words[2]
+        core = _whole(words[0], 1) if len(words) == 3 else None
+        if core is not None:
+            clocks.setdefault(core, {})[words[1]] = words[2]
     return dict(sorted(clocks.items()))
 
 
@@ -224,8 +228,9 @@ def _clusters(
     kinds: dict[int, str | None] = {}
     for block in re.split(r"\n\s*\n", cpuinfo):
         keys = _keyed(block, ":")
-        if keys.get("processor", "").isdigit():
-            kinds[int(keys["processor"])] = keys.get("CPU part")
+        core = _whole(keys.get("processor"), 1)
+        if core is not None:
+            kinds[core] = keys.get("CPU part")
     cores = sorted(kinds.keys() | clocks.keys())
     # An old kernel lists only cores that are awake; a clock that is not told is no kind of its own.
     alike: dict[tuple[int | None, str | None], list[int]] = {}
@@ -243,7 +248,7 @@ def _temperatures(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for line in text.splitlines():
         value, _, name = line.partition(" ")
-        if re.fullmatch(r"-?\d+", value) and name:
+        if re.fullmatch(r"-?[0-9]{1,18}", value) and name:
             # Linux gives thousandths of a degree; some vendors give whole degrees.
             degrees = int(value) / 1000 if abs(int(value)) >= 1000 else float(value)
             found[name] = max(degrees, found.get(name, degrees))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 INFERENCES = 20
+_BEYOND_MEASURE = 1e12
+_LONGEST_TEXT = 200
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ class OperatorTime:
             ValueError: a name that is none, or a number that is none or below 0.
         """
         numbers = (self.count, self.ms)
-        if not isinstance(self.type, str) or not self.type:
-            raise ValueError(f"{self.type!r} is no type of an operator")
+        is_text = isinstance(self.type, str) and self.type.isprintable()
+        if not is_text or not 0 < len(self.type) <= _LONGEST_TEXT:
+            raise ValueError("the type of an operator is no text")
         for number in numbers:
-            if type(number) not in (int, float) or not 0 <= number <= sys.float_info.max:
-                raise ValueError(f"{number!r} is no number from 0 on")
+            if type(number) not in (int, float) or not 0 <= number < _BEYOND_MEASURE:
+                raise ValueError("a figure is no number from 0 on")
 
 
 def operators_from(rows: Any) -> tuple[OperatorTime, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -55,23 +55,37 @@ class Measured:
         """Refuse what no process can have measured: a device may print anything.
 
         Raises:
-            ValueError: a number is none, or is not finite; or there is nothing.
+            ValueError: a number is none, or beyond all measure; or there is nothing; or a text
+                could steer a terminal.
         """
         times = [*self.samples_ms]
+        others = [self.init_ms, self.warmup_count, self.other_load, self.peak_memory_mib]
         if self.aggregate is not None:
             times += [self.aggregate.mean_ms, self.aggregate.count]
+            others += [self.aggregate.median_ms, self.aggregate.min_ms]
+            others += [self.aggregate.max_ms, self.aggregate.std_ms]
         for time in times:
-            if type(time) not in (int, float) or not 0 < time < math.inf:
-                raise ValueError(f"{time!r} is no time above 0")
+            if type(time) not in (int, float) or not 0 < time < _BEYOND_MEASURE:
+                raise ValueError("a time is no number above 0")
         if bool(self.samples_ms) == bool(self.aggregate):
             raise ValueError("samples, or an aggregate in their place, and not both")
-        others = (self.init_ms, self.warmup_count, self.other_load, self.peak_memory_mib)
         for number in others:
             if number is not None and (
-                type(number) not in (int, float) or not 0 <= number < math.inf
+                type(number) not in (int, float) or not 0 <= number < _BEYOND_MEASURE
             ):
-                raise ValueError(f"{number!r} is no number from 0 on")
+                raise ValueError("a figure is no number from 0 on")
+        if self.warmup_settled not in (True, False, None) or type(self.warmup_settled) is int:
+            raise ValueError("warmup_settled is no bool")
+        for text in self.runtime.values():
+            if text is not None and (
+                type(text) is not str or not text.isprintable() or len(text) > _LONGEST_TEXT
+            ):
+                raise ValueError("what the runtime says of itself is no text")
 
+
+# Milliseconds of thirty years, and more inferences and memory than there will be.
+_BEYOND_MEASURE = 1e12
+_LONGEST_TEXT = 200
 
 NO_PYTHON = "no Python was found on it; name one by: bibench devices add … --python PATH"
 
@@ -181,7 +195,7 @@ def failure(result: CommandResult, artifact: Artifact) -> DeviceError:
     """Make the error of a block's command that failed: how it ended, and its last words."""
     # TensorFlow Lite announces its delegate on stderr, whatever happens after.
     lines = [line for line in result.stderr.splitlines() if line and not line.startswith("INFO: ")]
-    last_line = lines[-1] if lines else "nothing on stderr"
+    last_line = lines[-1][:_LONGEST_TEXT] if lines else "nothing on stderr"
     how = f"exit code {result.exit_code}"
     if result.exit_code < 0:
         how = f"signal {-result.exit_code}, {signal.strsignal(-result.exit_code)}"
@@ -190,6 +204,18 @@ def failure(result: CommandResult, artifact: Artifact) -> DeviceError:
         exit_code=result.exit_code,
         stderr=result.stderr,
     )
+
+
+def printed_json(result: CommandResult, artifact: Artifact) -> Any:
+    """Read what a script of ours printed.
+
+    Raises:
+        DeviceError: it is no JSON.
+    """
+    try:
+        return json.loads(result.stdout)
+    except (ValueError, RecursionError) as error:
+        raise garbage(result, artifact) from error
 
 
 def garbage(result: CommandResult, artifact: Artifact) -> DeviceError:

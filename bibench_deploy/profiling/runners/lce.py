@@ -7,7 +7,6 @@ binary layers only. docs/method.md has the measurements behind both choices.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from bibench_deploy.profiling.runners._runner import (
     Runner,
     failure,
     garbage,
+    printed_json,
 )
 from bibench_deploy.targets.lce import run_model
 
@@ -96,7 +96,7 @@ class LceRunner(Runner):
                 )
             raise failure(result, artifact)
         try:
-            printed: dict[str, Any] = json.loads(result.stdout)
+            printed: dict[str, Any] = printed_json(result, artifact)
             is_binary = is_binarized(artifact)
             return Measured(
                 samples_ms=tuple(printed["samples_ms"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from bibench_deploy.profiling.runners._runner import (
     Runner,
     failure,
     garbage,
+    printed_json,
 )
 from bibench_deploy.targets.onnx import run_model
 
@@ -59,7 +59,7 @@ class OnnxRunner(Runner):
         if result.exit_code != 0:
             raise failure(result, artifact)
         try:
-            printed: dict[str, Any] = json.loads(result.stdout)
+            printed: dict[str, Any] = printed_json(result, artifact)
             return Measured(
                 samples_ms=tuple(printed["samples_ms"]),
                 warmup_count=printed["warmup_count"],
@@ -93,7 +93,7 @@ class OnnxRunner(Runner):
         if result.exit_code != 0:
             raise failure(result, artifact)
         try:
-            return operators_from(json.loads(result.stdout)["operators"])
+            return operators_from(printed_json(result, artifact)["operators"])
         except (ValueError, KeyError, TypeError) as error:
             raise garbage(result, artifact) from error
 

@@ -121,6 +121,17 @@ def test_what_others_used_is_what_was_busy_less_the_threads() -> None:
     assert other_load(None, 2, 4) is None
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "t=² c=²:1,0:² b=² i=² f=²",
+        f"t={'9' * 400} c={'9' * 400}:1 b={'9' * 5000} i=x f=0x{'f' * 99}",
+    ],
+)
+def test_numbers_that_are_none_count_as_not_shown(line: str) -> None:
+    assert parse_reading(line, 1.0) == Reading(1.0, None, {}, None, None, None)
+
+
 def test_a_watch_gives_each_block_its_own_readings() -> None:
     watch = Watch(None, 2)
     watch.hear("t=50000 c= b=10 i=10 f=")

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bibench_deploy.devices.registry import Device
 from bibench_deploy.devices.transports.fake import FakeTransport
@@ -229,6 +231,29 @@ def test_a_shell_that_another_program_executes_is_emulated(path: str, is_emulate
 )
 def test_a_clock_is_off_by_what_the_time_of_asking_does_not_explain(now: int, skew_s: int) -> None:
     assert parse_environment(f"\n@time\n{now}\n", 100.9, 103.1).clock_skew_s == skew_s
+
+
+def test_what_a_device_tells_cannot_steer_a_terminal() -> None:
+    told = "@cpuinfo\nmodel name: A\x1b[31mB\n@system\nLinux\r\n@python\n3.11\x07\nnumpy \x1b]0;x\n"
+    found = parse_environment(told, 0, 0)
+    assert (found.cpu, found.system, found.python) == ("A?[31mB", "Linux?", "3.11?")
+    assert found.packages == {"numpy": "?]0;x"}
+
+
+NAMES = ["time", "machine", "cpuinfo", "memory", "cores", "clocks", "temperatures", "folder",
+         "python", "android", "sysctl", "release"]  # fmt: skip
+LINES = st.text(max_size=30) | st.sampled_from(
+    ["9" * 5000, "²", "processor : ²", "processor : 0", "² scaling_cur_freq 1", "MemTotal: ² kB",
+     "0 scaling_cur_freq ²", "0 cpuinfo_max_freq " + "9" * 400, "9" * 400 + " cpu", "hw.memsize: x",
+     "a 1 1 " + "9" * 400 + " 5% /", "-1", "@time", "", "hw.perflevel0.logicalcpu: -4"]
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.lists(LINES, max_size=4)), max_size=8))
+def test_whatever_a_device_prints_is_read(sections: list[tuple[str, list[str]]]) -> None:
+    printed = "".join("\n".join([f"@{name}", *lines, ""]) for name, lines in sections)
+    text = json.dumps(parse_environment(printed, 0, 0).as_json(), ensure_ascii=False)
+    assert text.isprintable()
 
 
 def test_what_a_device_does_not_tell_is_empty() -> None:

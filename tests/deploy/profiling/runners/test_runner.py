@@ -105,7 +105,8 @@ def test_the_command_names_the_devices_files_and_the_threads(
 
 
 @pytest.mark.parametrize(
-    "printed", ["", "garbage", "[]", "{}", '{"samples_ms": 3}', "count=1 curr=NaN", "\0" * 100]
+    "printed",
+    ["", "garbage", "[]", "{}", '{"samples_ms": 3}', "count=1 curr=NaN", "\0" * 100, "[" * 100_000],
 )
 def test_a_runner_that_prints_something_else_is_a_device_error(
     runner: Runner, device: Environment, tiny: Artifact, printed: str
@@ -121,6 +122,14 @@ def test_a_runner_that_fails_keeps_its_exit_code_and_stderr(
     with pytest.raises(DeviceError, match=r"failed \(exit code 2\): run_model: it broke") as caught:
         runner.read(result, tiny, runner.files(tiny, device), 1)
     assert (caught.value.exit_code, caught.value.stderr) == (2, result.stderr)
+
+
+def test_the_last_words_of_a_runner_are_cut_where_they_have_no_end(
+    runner: Runner, device: Environment, tiny: Artifact
+) -> None:
+    with pytest.raises(DeviceError) as caught:
+        runner.read(CommandResult(2, "", "x" * 100_000), tiny, runner.files(tiny, device), 1)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_runner_that_crashes_names_the_signal(
@@ -174,6 +183,18 @@ GOOD = {
         {"warmup_count": -1},
         {"other_load": float("inf")},
         {"peak_memory_mib": []},
+        {"samples_ms": (10**400,)},
+        {"samples_ms": (1e300,)},
+        {"init_ms": 10**400},
+        {"warmup_settled": "yes"},
+        {"warmup_settled": 1},
+        {"runtime": {"version": "1\x1b[31m"}},
+        {"runtime": {"version": "1\n2"}},
+        {"runtime": {"version": "\ud800"}},
+        {"runtime": {"version": ["1"]}},
+        {"runtime": {"version": "1" * 201}},
+        {"samples_ms": (), "aggregate": Aggregate(5, 1.0, median_ms=float("inf"))},
+        {"samples_ms": (), "aggregate": Aggregate(5, 1.0, std_ms=-1.0)},
     ],
 )
 def test_what_no_process_can_have_measured_is_refused(change: dict[str, Any]) -> None:
