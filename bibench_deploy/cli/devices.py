@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bibench_deploy.cli._inputs import say
+from bibench_deploy.cli._terminal import printable
 from bibench_deploy.errors import DeployError
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def check_devices(
                 environment = read_environment(transport)
         except DeployError as error:
             is_failed = True
-            found.append({"name": device.name, "error": " ".join(str(error).split())})
+            found.append({"name": device.name, "error": _in_one_line(error)})
             say(f"bibench: {found[-1]['error']}")
             continue
         runtimes = _runtimes(environment)
@@ -194,12 +195,16 @@ def clean_devices(
                 count, size = transport.clean()
         except DeployError as error:
             is_failed = True
-            say(f"bibench: {' '.join(str(error).split())}")
+            say(f"bibench: {_in_one_line(error)}")
             continue
         plural = "" if count == 1 else "s"
         typer.echo(f"{device.name}: {count} file{plural} removed, {size / 1e6:.1f} MB")
     if is_failed:
         raise typer.Exit(_EXIT_FAILED)
+
+
+def _in_one_line(error: DeployError) -> str:
+    return printable(" ".join(str(error).split()))
 
 
 def _chosen(names: list[str] | None) -> list[Device]:
@@ -261,7 +266,7 @@ def _print_check(
         ("architecture", environment.machine),
         ("processor", environment.cpu),
         ("cores", _joined(environment.cores, ", ".join(clusters))),
-        ("memory", environment.memory_mib and f"{environment.memory_mib} MiB"),
+        ("memory", _with_unit(environment.memory_mib, "MiB")),
         ("system", _joined(environment.release or environment.system, environment.kernel)),
         ("governor", environment.governor),
         ("clocks", environment.clocks_mhz and f"{', '.join(map(str, environment.clocks_mhz))} MHz"),
@@ -272,10 +277,10 @@ def _print_check(
             ),
         ),
         ("throttled", environment.throttled),
-        ("free space", environment.free_mib and f"{environment.free_mib} MiB"),
+        ("free space", _with_unit(environment.free_mib, "MiB")),
         ("Python", environment.python),
         ("packages", ", ".join(f"{k} {v}" for k, v in (environment.packages or {}).items())),
-        ("clock skew", f"{environment.clock_skew_s} s" if environment.clock_skew_s else None),
+        ("clock skew", _with_unit(environment.clock_skew_s, "s")),
     ]
     _print_rows([(name, str(value)) for name, value in rows if value])
     if environment.is_emulated:
@@ -304,6 +309,10 @@ def _tables(value: object) -> list[dict[str, Any]]:
     """A registered list of tables; none where a user's file says something else."""
     is_list = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
     return value if is_list else []  # type: ignore[return-value]
+
+
+def _with_unit(number: int | None, unit: str) -> str | None:
+    return None if number is None else f"{number} {unit}"
 
 
 def _joined(*parts: object) -> str | None:

@@ -50,9 +50,10 @@ def list_runtimes(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    width = max(len(str(row["name"])) for row in rows)
     for row in rows:
-        state = f"kept, sha256 {row['sha256'][:12]}" if row["sha256"] else f"get {row['source']}"
-        typer.echo(f"{row['name']}  {row['abi']:13}  {state}")
+        state = f"kept, sha256 {row['sha256'][:12]}" if row["sha256"] else row["source"]
+        typer.echo(f"{row['name']:{width}}  {row['abi']:13}  {state}")
 
 
 @app.command("add")

@@ -284,12 +284,12 @@ class RemoteTransport(Transport):
         result = self._sh(_LOOK, self.work_folder, *names, timeout_s=timeout_s)
         lines = result.stdout.splitlines()
         # … blocks, used, available, per cent: the first column may have spaces in it.
-        free = re.search(r"\s(\d+)\s+\d+%\s", lines[1]) if len(lines) > 1 else None
+        free = re.search(r"\s([0-9]{1,18})\s+\d+%\s", lines[1]) if len(lines) > 1 else None
         if result.exit_code != 0 or free is None:
-            reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
+            reason = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["it is silent"]
             raise DeviceError(
                 f"device {self.device.name}: its work folder {self.work_folder} cannot be used: "
-                f"{''.join(reason)}; name another one as work_folder in its connection",
+                f"{reason[0][:200]}; name another one as work_folder in its connection",
                 exit_code=result.exit_code,
                 stderr=result.stderr,
             )

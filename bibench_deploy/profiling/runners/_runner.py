@@ -86,6 +86,8 @@ class Measured:
 # Milliseconds of thirty years, and more inferences and memory than there will be.
 _BEYOND_MEASURE = 1e12
 _LONGEST_TEXT = 200
+# Room for a file's whole path and what is wrong with it.
+_LONGEST_REASON = 500
 
 NO_PYTHON = "no Python was found on it; name one by: bibench devices add … --python PATH"
 
@@ -195,7 +197,7 @@ def failure(result: CommandResult, artifact: Artifact) -> DeviceError:
     """Make the error of a block's command that failed: how it ended, and its last words."""
     # TensorFlow Lite announces its delegate on stderr, whatever happens after.
     lines = [line for line in result.stderr.splitlines() if line and not line.startswith("INFO: ")]
-    last_line = lines[-1][:_LONGEST_TEXT] if lines else "nothing on stderr"
+    last_line = lines[-1][:_LONGEST_REASON] if lines else "nothing on stderr"
     how = f"exit code {result.exit_code}"
     if result.exit_code < 0:
         how = f"signal {-result.exit_code}, {signal.strsignal(-result.exit_code)}"

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bibench_deploy.cli.devices import _print_check
 from bibench_deploy.devices.connections import connections_file
+from bibench_deploy.devices.registry import Device
+from bibench_deploy.profiling.environment import Environment
 
 CHIPS = [
     "kirin970", "kirin980", "kirin985", "kirin990", "kirin9000e", "dimensity820", "dimensity9000",
@@ -124,3 +127,22 @@ def test_clusters_that_a_user_wrote_otherwise_are_shown_as_they_are(
     (tmp_path / "devices.toml").write_text(f'[mine]\ntransport = "local"\nclusters = {value}\n')
     assert bibench("devices", "show", "mine").exit_code == 0
     assert bibench("devices", "check", "mine").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["check", "clean"])
+def test_the_reason_why_a_device_fails_cannot_steer_the_terminal(bibench, command: str) -> None:
+    words = ("add", "pi4", "--ssh", "a", "--ssh-config", "/no/\x1b[31m")
+    assert bibench("devices", *words).exit_code == 0
+    done = bibench("devices", command, "pi4")
+    assert done.exit_code == 2
+    assert done.stderr == "bibench: device pi4: no file /no/?[31m, its ssh_config\n"
+
+
+def test_a_disk_that_is_full_and_a_clock_that_is_right_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Environment(machine="aarch64", free_mib=0, clock_skew_s=0)
+    runtimes: list[dict[str, str | None]] = [{"runner": "onnx", "obstacle": None}]
+    _print_check(Device("pi4", "a board", "ssh", {"host": "pi"}), found, runtimes)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"free space 0 MiB", "clock skew 0 s"} <= set(lines)
