@@ -1,6 +1,7 @@
 # Sets the frequency governor to "performance" while somebody listens, and puts back what was there
 # at the end, whatever it is. $1 is /sys/devices/system/cpu; then the cores, none for all of them.
-# Says "pinned", then a line each second; or "denied FILE", or "none" where a device has no governor.
+# Says "pinned", then a line each second; or "denied FILE"; "odd FILE" where it
+# holds no name; "none" where a device has no governor.
 cpus=$1; shift
 saved= guard=
 put_back() {
@@ -23,6 +24,8 @@ for folder in "$cpus"/cpu[0-9]*; do
   file=$folder/cpufreq/scaling_governor
   [ -r "$file" ] && wanted "${folder##*/cpu}" || continue
   read -r governor < "$file"
+  # What is put back is split at spaces: only the name of a governor may be among it.
+  case $governor in ''|*[!A-Za-z0-9_.-]*) echo "odd $file"; exit 1;; esac
   [ -w "$file" ] || { echo "denied $file"; exit 1; }
   saved="$saved $file=$governor"
   { echo performance > "$file"; } 2>/dev/null || { echo "denied $file"; exit 1; }

@@ -46,6 +46,7 @@ def pinned(transport: Transport, cores: Sequence[int] | None, cpus: str = CPUS) 
             reasons = {
                 "denied": f"may not write {file}; --pin needs root there (adb root, ssh as root), "
                 "or leave --pin out",
+                "odd": f"shows no governor's name in {file}, so none is set; leave --pin out",
                 "none": "shows no frequency governor, so there is none to set; leave --pin out",
             }
             reason = reasons.get(word, "its sh cannot set the governor; leave --pin out")

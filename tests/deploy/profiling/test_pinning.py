@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -97,22 +96,33 @@ def test_it_is_put_back_when_one_is_killed(cpus: Path, which: str) -> None:
 
 
 def test_a_governor_that_may_not_be_set_is_one_line(cpus: Path, transport: LocalTransport) -> None:
-    # Root may write any file, but not a program that runs.
+    # Root may write any file but one of the kernel's.
     file = cpus / "cpu2/cpufreq/scaling_governor"
-    shutil.copy("/bin/sleep", file)
-    file.chmod(0o700)
-    with subprocess.Popen([file, "60"]) as busy:
-        try:
-            with (
-                pytest.raises(DeviceError, match=r"device local: may not write .*needs root there"),
-                pinned(transport, None, str(cpus)),
-            ):
-                pass
-        finally:
-            busy.kill()
-    assert [path.read_text().strip() for path in sorted(cpus.glob("cpu[01]/*/*"))] == [
-        BEFORE[0], BEFORE[1]
-    ]  # fmt: skip
+    file.unlink()
+    file.symlink_to("/proc/sys/kernel/ostype")
+    with (
+        pytest.raises(DeviceError, match=r"device local: may not write .*needs root there"),
+        pinned(transport, None, str(cpus)),
+    ):
+        pass
+    assert governors(cpus) == BEFORE | {2: "Linux"}
+
+
+@pytest.mark.parametrize("text", ["", "two words", "a=b", "a\tb", "$(echo b)"])
+def test_what_is_no_governor_is_not_put_back_anywhere(
+    cpus: Path, transport: LocalTransport, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = cpus / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (cpus / "cpu1/cpufreq/scaling_governor").write_text(f"{text}\n")
+    with (
+        pytest.raises(DeviceError, match=r"device local: shows no governor's name in .*cpu1/"),
+        pinned(transport, None, str(cpus)),
+    ):
+        pass
+    assert governors(cpus) == BEFORE | {1: text}
+    assert list(here.iterdir()) == []
 
 
 def test_a_device_without_governors_is_one_line(tmp_path: Path, transport: LocalTransport) -> None:
