@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from bibench_deploy.profiling.conditions import (
     held_back,
 )
 from bibench_deploy.profiling.operators import OperatorTime, operators_from
+from bibench_deploy.profiling.plausible import BEYOND_MEASURE, is_time
 from bibench_deploy.profiling.statistics import (
     Aggregate,
     Latency,
@@ -38,10 +38,7 @@ from bibench_deploy.profiling.statistics import (
 SCHEMA_VERSION = 1
 EMULATED = Verdict("emulated", "another processor imitated this one: no figure of any hardware")
 _FIRST_BYTES = b'{"kind":"header"'
-# JSON knows longer whole numbers than a float holds.
-_LARGEST = 1 << 1000
 _LARGEST_FILE = 1 << 63
-_NOT_FINITE = (math.inf, -math.inf)
 
 _T = TypeVar("_T")
 
@@ -448,11 +445,13 @@ class _Line:
         return ResultsError(f"{self.path}, line {self.number}: {what}")
 
     def get(self, name: str, kind: type[_T]) -> _T:
-        value = self.fields.get(name)
+        value: Any = self.fields.get(name)
         # JSON has one kind of number and Python two.
-        if kind is float and type(value) is int and abs(value) < _LARGEST:
+        if kind is float and type(value) in (int, float):
+            if not abs(value) < BEYOND_MEASURE:
+                raise self.damage(f'"{name}" is beyond all measure')
             value = float(value)
-        if type(value) is not kind or value in _NOT_FINITE:
+        if type(value) is not kind:
             raise self.damage(f'"{name}" is missing or of another type')
         return value
 
@@ -614,10 +613,11 @@ def _artifact(line: _Line) -> MeasuredArtifact:
 
 def _block(line: _Line, key: CellKey, usual_runtime: Mapping[str, Any]) -> Block:
     samples_ms = line.get("samples_ms", list)
+    # As is_time, but a file may hold millions.
     are_times = not samples_ms or (
         set(map(type, samples_ms)) <= {int, float}
         and min(samples_ms) > 0
-        and max(samples_ms) < math.inf
+        and max(samples_ms) < BEYOND_MEASURE
     )
     aggregate = _aggregate(line)
     if bool(samples_ms) == bool(aggregate) or not are_times:
@@ -666,7 +666,7 @@ def _aggregate(line: _Line) -> Aggregate | None:
         max_ms=given.get_or_none("max_ms", float),
         std_ms=given.get_or_none("std_ms", float),
     )
-    if found.count < 1 or min(found.mean_ms, found.middle_ms) <= 0:
+    if not all(map(is_time, (found.count, found.mean_ms, found.middle_ms))):
         raise line.damage('"aggregate" must count at least one time above 0')
     return found
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bibench_deploy.profiling.plausible import is_figure
+
 INFERENCES = 20
-_BEYOND_MEASURE = 1e12
 _LONGEST_TEXT = 200
 
 
@@ -36,7 +37,7 @@ class OperatorTime:
         if not is_text or not 0 < len(self.type) <= _LONGEST_TEXT:
             raise ValueError("the type of an operator is no text")
         for number in numbers:
-            if type(number) not in (int, float) or not 0 <= number < _BEYOND_MEASURE:
+            if not is_figure(number):
                 raise ValueError("a figure is no number from 0 on")
 
 

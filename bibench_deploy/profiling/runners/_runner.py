@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bibench_deploy.devices.runtimes import Program
 from bibench_deploy.errors import DeviceError
+from bibench_deploy.profiling.plausible import is_figure, is_time
 
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
@@ -65,14 +66,12 @@ class Measured:
             others += [self.aggregate.median_ms, self.aggregate.min_ms]
             others += [self.aggregate.max_ms, self.aggregate.std_ms]
         for time in times:
-            if type(time) not in (int, float) or not 0 < time < _BEYOND_MEASURE:
+            if not is_time(time):
                 raise ValueError("a time is no number above 0")
         if bool(self.samples_ms) == bool(self.aggregate):
             raise ValueError("samples, or an aggregate in their place, and not both")
         for number in others:
-            if number is not None and (
-                type(number) not in (int, float) or not 0 <= number < _BEYOND_MEASURE
-            ):
+            if number is not None and not is_figure(number):
                 raise ValueError("a figure is no number from 0 on")
         if self.warmup_settled not in (True, False, None) or type(self.warmup_settled) is int:
             raise ValueError("warmup_settled is no bool")
@@ -83,8 +82,6 @@ class Measured:
                 raise ValueError("what the runtime says of itself is no text")
 
 
-# Milliseconds of thirty years, and more inferences and memory than there will be.
-_BEYOND_MEASURE = 1e12
 _LONGEST_TEXT = 200
 # Room for a file's whole path and what is wrong with it.
 _LONGEST_REASON = 500

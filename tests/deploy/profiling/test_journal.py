@@ -265,6 +265,8 @@ def enlarge(lines: list[dict[str, Any]]) -> None:
         (change(7, latency_ms=None), "line 7: an object is missing"),
         (change(7, latency_ms={"p50": "fast"}), 'line 7: "p50" is missing'),
         (change(7, latency_ms={"p50": 0}), 'line 7: "p50" is no time above 0'),
+        (change(7, latency_ms={"p50": 1e308}), 'line 7: "p50" is beyond all measure'),
+        (change(7, latency_ms={"p50": 10**400}), 'line 7: "p50" is beyond all measure'),
         (change(7, threads=9), "line 7: figures of a cell that has no block"),
     ],
 )
