@@ -123,8 +123,3 @@ app.add_typer(runtimes.app, name="runtimes")
 app.command()(profile.profile)
 app.command()(compare.compare)
 app.command()(report.report)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

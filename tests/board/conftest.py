@@ -92,7 +92,7 @@ class Board:
 
     def bibench(self, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run the command line as a user would."""
-        program = "from bibench_deploy.cli.app import main; main()"
+        program = "from bibench_deploy.__main__ import main; main()"
         return subprocess.run(
             [sys.executable, "-c", program, *map(str, arguments)],
             env=self.environment, cwd=cwd, capture_output=True, text=True, check=False,

@@ -31,7 +31,7 @@ class Absent:
 
 BLOCKED = set(sys.argv.pop(1).split(","))
 sys.meta_path.insert(0, Absent())
-from bibench_deploy.cli.app import main
+from bibench_deploy.__main__ import main
 main()
 """
 

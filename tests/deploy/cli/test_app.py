@@ -1,11 +1,15 @@
 import errno
 import os
+import subprocess
+import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from bibench_deploy.__main__ import main
 from bibench_deploy.cli import app as module
 from bibench_deploy.cli.app import app
 from bibench_deploy.errors import DeployError
@@ -58,7 +62,19 @@ def test_help_has_a_short_form(option, bibench) -> None:
 
 def test_the_installed_command_is_this_one() -> None:
     found = entry_points(group="console_scripts", name="bibench")
-    assert [entry.load() for entry in found] == [module.main]
+    assert [entry.load() for entry in found] == [main]
+
+
+def test_an_interruption_while_it_is_loaded_is_one_line(tmp_path: Path) -> None:
+    # Stands for the library whose import takes longest, and is interrupted in it.
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "bibench_deploy", "--version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "bibench: interrupted before it did anything\n"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from bibench_deploy.cli.export import summary
 from bibench_deploy.export import pipeline
 from bibench_deploy.targets.lce.target import LceTarget
 
-BIBENCH = "from bibench_deploy.cli.app import main; main()"
+BIBENCH = "from bibench_deploy.__main__ import main; main()"
 
 
 def files_below(folder) -> set[str]:

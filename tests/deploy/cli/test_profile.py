@@ -186,7 +186,7 @@ def test_an_interruption_leaves_a_readable_file_and_no_process(
     make_lce_artifact(Path("out/tiny"))
     arguments = ["profile", "--threads", "1", "--preset", "standard", "--out", "run.jsonl"]
     with subprocess.Popen(
-        [sys.executable, "-c", "from bibench_deploy.cli.app import main; main()", *arguments],
+        [sys.executable, "-c", "from bibench_deploy.__main__ import main; main()", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

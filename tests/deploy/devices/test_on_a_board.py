@@ -293,7 +293,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_nothing_behind(
         "import time\n"
         "def stop(): open('ready', 'w').close(); time.sleep(600)\n"
         f"{STAGES[stage]}"
-        "from bibench_deploy.cli.app import main; main()\n"
+        "from bibench_deploy.__main__ import main; main()\n"
     )
     arguments = ["profile", "--device", "pi4", "--threads", "1", "--preset", "standard"]
     with subprocess.Popen(

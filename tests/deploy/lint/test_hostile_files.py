@@ -20,7 +20,7 @@ Make = Callable[..., onnx.ModelProto]
 _LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
-from bibench_deploy.cli.app import main
+from bibench_deploy.__main__ import main
 main()
 """
 LONGEST_S = 60
