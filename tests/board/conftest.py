@@ -99,6 +99,13 @@ class Board:
             timeout=1200,
         )  # fmt: skip
 
+    def ssh(self, *words: str) -> None:
+        """Run a command there; its failure is one of the test."""
+        settings = self.root.parent / "ssh_config"
+        command = ["ssh", "-F", settings, "-p", str(self.port), "root@127.0.0.1", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stderr
+
     def processes(self) -> list[str]:
         """Command lines of what runs on it, its ssh server left out."""
         lines = []
