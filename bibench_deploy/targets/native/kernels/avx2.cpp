@@ -52,63 +52,81 @@ inline __m256i lane_mask(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
 }
 
-// What is done with the dot products of eight lanes, at `kPositions` positions. The vectors are
-// loaded once, and signs are stored last: a store of bytes might, for all the compiler knows, have
-// changed the job itself.
+// What is done with the dot products of eight lanes, at `kPositions` positions; in steps as avx512.cpp
+// does it.
 template <int kPositions>
 inline void finish(const RowJob& job, const uint16_t* differing, size_t differing_step,
                    int position, int lane) {
   const int left = job.channels - lane;
   if (left <= 0) return;
+  const bool is_whole = left >= 8;
   const __m256i mask = lane_mask(left);
   const __m256 zero = _mm256_setzero_ps();
-  const __m256 low = _mm256_set1_ps(job.low), high = _mm256_set1_ps(job.high);
-  const auto vector = [&](const float* numbers) {
-    return numbers == nullptr ? zero : _mm256_loadu_ps(numbers + lane);
-  };
-  const __m256 scale = vector(job.scale), bias = vector(job.bias), slope = vector(job.slope);
-  const __m256 shift = vector(job.shift), sign_offset = vector(job.sign_offset);
-  const bool has_slope = job.slope != nullptr, has_shift = job.shift != nullptr;
-  const bool has_offset = job.sign_offset != nullptr, has_clip = job.has_clip;
+  const size_t step = job.channel_step;
+  const size_t first = position * step + lane;
+  __m256 value[kPositions];
+
+  const __m256 scale = _mm256_loadu_ps(job.scale + lane), bias = _mm256_loadu_ps(job.bias + lane);
   const int32_t* border = job.border + lane;
-  const size_t border_step = job.border_step, channel_step = job.channel_step;
   const uint16_t* border_class = job.border_class + position;
-  const float* residual =
-      job.residual == nullptr ? nullptr : job.residual + position * channel_step + lane;
-  float* output = job.output == nullptr ? nullptr : job.output + position * channel_step + lane;
-  int signs[kPositions];
 #pragma GCC unroll 4
-  for (int p = 0; p < kPositions; ++p) {
-    const uint16_t* counts = differing + p * differing_step;
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(counts));
+  for (int p = 0; p < kPositions; ++p, differing += differing_step) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(differing));
     const __m256i twice = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 1);
-    const __m256i dot = _mm256_sub_epi32(load(border + border_class[p] * border_step), twice);
-    __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, bias);
-    if (residual) {
-      value = _mm256_add_ps(value, _mm256_maskload_ps(residual + p * channel_step, mask));
+    const __m256i dot = _mm256_sub_epi32(load(border + border_class[p] * job.border_step), twice);
+    value[p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, bias);
+  }
+  if (job.residual != nullptr) {
+    const float* residual = job.residual + first;
+#pragma GCC unroll 4
+    for (int p = 0; p < kPositions; ++p, residual += step) {
+      value[p] = _mm256_add_ps(value[p], _mm256_maskload_ps(residual, mask));
     }
-    if (has_slope) {
-      const __m256 negative = _mm256_cmp_ps(value, zero, _CMP_LT_OQ);
-      value = _mm256_blendv_ps(value, _mm256_mul_ps(value, slope), negative);
+  }
+  if (job.slope != nullptr) {
+    const __m256 slope = _mm256_loadu_ps(job.slope + lane);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPositions; ++p) {
+      const __m256 negative = _mm256_cmp_ps(value[p], zero, _CMP_LT_OQ);
+      value[p] = _mm256_blendv_ps(value[p], _mm256_mul_ps(value[p], slope), negative);
     }
-    if (has_shift) value = _mm256_add_ps(value, shift);
-    if (has_clip) value = _mm256_min_ps(high, _mm256_max_ps(low, value));
-    if (output) {
-      if (left >= 8) {
-        _mm256_storeu_ps(output + p * channel_step, value);
+  }
+  if (job.shift != nullptr) {
+    const __m256 shift = _mm256_loadu_ps(job.shift + lane);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPositions; ++p) value[p] = _mm256_add_ps(value[p], shift);
+  }
+  if (job.has_clip) {
+    const __m256 low = _mm256_set1_ps(job.low), high = _mm256_set1_ps(job.high);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPositions; ++p) {
+      value[p] = _mm256_min_ps(high, _mm256_max_ps(low, value[p]));
+    }
+  }
+  if (job.output != nullptr) {
+    float* output = job.output + first;
+#pragma GCC unroll 4
+    for (int p = 0; p < kPositions; ++p, output += step) {
+      if (is_whole) {
+        _mm256_storeu_ps(output, value[p]);
       } else {
-        _mm256_maskstore_ps(output + p * channel_step, mask, value);
+        _mm256_maskstore_ps(output, mask, value[p]);
       }
     }
-    if (has_offset) value = _mm256_add_ps(value, sign_offset);
-    signs[p] = _mm256_movemask_ps(_mm256_cmp_ps(value, zero, _CMP_LT_OQ));
   }
-  if (!job.signs) return;
-  const int kept = left < 8 ? (1 << left) - 1 : 255;
+  if (job.signs == nullptr) return;
+  if (job.sign_offset != nullptr) {
+    const __m256 sign_offset = _mm256_loadu_ps(job.sign_offset + lane);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPositions; ++p) value[p] = _mm256_add_ps(value[p], sign_offset);
+  }
+  const int kept = is_whole ? 255 : (1 << left) - 1;
   const size_t sign_step = job.sign_step;
   uint8_t* packed = job.signs + position * sign_step + lane / 8;
+#pragma GCC unroll 4
   for (int p = 0; p < kPositions; ++p, packed += sign_step) {
-    *packed = static_cast<uint8_t>(signs[p] & kept);
+    const int signs = _mm256_movemask_ps(_mm256_cmp_ps(value[p], zero, _CMP_LT_OQ));
+    *packed = static_cast<uint8_t>(signs & kept);
   }
 }
 
@@ -165,30 +183,24 @@ inline void convolve(const RowJob& job, int position, int block) {
 }
 
 template <int kBlocks>
-void convolve_positions(const RowJob& job, int count, int position, int block) {
-  switch (count) {
-    case 4: return convolve<4, kBlocks>(job, position, block);
-    case 3: return convolve<3, kBlocks>(job, position, block);
-    case 2: return convolve<2, kBlocks>(job, position, block);
-    default: return convolve<1, kBlocks>(job, position, block);
+void convolve_blocks(const RowJob& job, int block) {
+  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
+  for (int piece = 0, position = 0; piece < pieces; ++piece) {
+    const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
+    switch (count) {
+      case 4: convolve<4, kBlocks>(job, position, block); break;
+      case 3: convolve<3, kBlocks>(job, position, block); break;
+      case 2: convolve<2, kBlocks>(job, position, block); break;
+      default: convolve<1, kBlocks>(job, position, block);
+    }
+    position += count;
   }
 }
 
 void convolve_row(const RowJob& job) {
-  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
-  for (int block = 0; block < job.blocks;) {
-    const bool is_pair = block + 2 <= job.blocks;
-    for (int piece = 0, position = 0; piece < pieces; ++piece) {
-      const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
-      if (is_pair) {
-        convolve_positions<2>(job, count, position, block);
-      } else {
-        convolve_positions<1>(job, count, position, block);
-      }
-      position += count;
-    }
-    block += is_pair ? 2 : 1;
-  }
+  int block = 0;
+  for (; block + 2 <= job.blocks; block += 2) convolve_blocks<2>(job, block);
+  if (block < job.blocks) convolve_blocks<1>(job, block);
 }
 
 void pack_signs(const float* values, size_t count, uint8_t* signs) {
@@ -206,6 +218,8 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<8, 6, 2>(job); }
 
+void pool_float_row(const PoolRowJob& job) { pool_row<8>(job); }
+
 void take_larger(const float* source, size_t count, float* target) {
   larger_of_both(source, count, target);
 }
@@ -213,6 +227,7 @@ void take_larger(const float* source, size_t count, float* target) {
 }  // namespace
 
 const InstructionSet avx2 = {"avx2", 1, kLanes, true, 65535, 2, 8,
-                             convolve_row, convolve_float_row, take_larger, pack_signs};
+                             convolve_row, convolve_float_row, pool_float_row, take_larger,
+                             pack_signs};
 
 }  // namespace bibench

@@ -40,8 +40,7 @@ FloatStem::FloatStem(const StemShape& shape, const float* weights, const float* 
   blocks_ = (shape_.outputs + lanes - 1) / lanes;
   lanes_ = blocks_ * lanes;
   const int64_t taps = shape_.convolution.vertical.kernel * shape_.convolution.horizontal.kernel;
-  const int64_t units = taps * shape_.inputs;
-  weights_ = Buffer<float>(blocks_ * units * lanes);
+  weights_ = Buffer<float>(blocks_ * taps * shape_.inputs * lanes);
   bias_ = Buffer<float>(lanes_);
   std::fill_n(weights_.data(), weights_.size(), 0.0f);
   std::fill_n(bias_.data(), bias_.size(), 0.0f);
@@ -49,9 +48,8 @@ FloatStem::FloatStem(const StemShape& shape, const float* weights, const float* 
     bias_[channel] = bias[channel];
     for (int64_t input = 0; input < shape_.inputs; ++input) {
       for (int64_t tap = 0; tap < taps; ++tap) {
-        // Within a row of the kernel, a tap's channels follow each other as they do in the input.
-        const int64_t unit = tap * shape_.inputs + input;
-        weights_[(channel / lanes * units + unit) * lanes + channel % lanes] =
+        const int64_t place = (channel / lanes * shape_.inputs + input) * taps + tap;
+        weights_[place * lanes + channel % lanes] =
             weights[(channel * shape_.inputs + input) * taps + tap];
       }
     }
@@ -69,22 +67,23 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
   const int64_t pooled_rows = pool_down.output(rows), pooled_columns = pool_across.output(columns);
   checked_product("the output", {batch, pooled_rows, pooled_columns, shape_.outputs});
   const int64_t padded_width = horizontal.padded(width), padded_height = vertical.padded(height);
-  const int64_t row_floats = checked_product("a padded row", {padded_width, shape_.inputs});
-  const int64_t map_floats = checked_product("the padded input", {row_floats, padded_height});
+  const int64_t plane_floats = checked_product("a padded plane", {padded_width, padded_height});
+  const int64_t map_floats = checked_product("the padded input", {plane_floats, shape_.inputs});
   const int64_t convolved_floats = checked_product("a convolved row", {columns, lanes_});
   const int64_t pooled_floats = checked_product("a pooled row", {pooled_columns, lanes_});
 
-  const bool is_dense = horizontal.dilation == 1;
-  std::vector<ptrdiff_t> run_offset;
-  for (int64_t down = 0; down < vertical.kernel; ++down) {
-    for (int64_t across = 0; across < (is_dense ? 1 : horizontal.kernel); ++across) {
-      run_offset.push_back(down * vertical.dilation * row_floats +
-                           across * horizontal.dilation * shape_.inputs);
+  std::vector<ptrdiff_t> tap_offset;
+  for (int64_t channel = 0; channel < shape_.inputs; ++channel) {
+    for (int64_t down = 0; down < vertical.kernel; ++down) {
+      for (int64_t across = 0; across < horizontal.kernel; ++across) {
+        tap_offset.push_back(channel * plane_floats + down * vertical.dilation * padded_width +
+                             across * horizontal.dilation);
+      }
     }
   }
 
   // In floating point, which no product of these overflows.
-  const double work = double(rows) * columns * lanes_ * run_offset.size() * shape_.inputs;
+  const double work = double(rows) * columns * lanes_ * tap_offset.size();
   const int64_t wanted = std::min<double>(kTasks, work / kLeastTask);
   const int64_t tasks = std::max<int64_t>(1, std::min(wanted, pooled_rows));
   // Each task keeps a convolved row, those of a pooling window, a pooled row, and shifted numbers.
@@ -97,17 +96,13 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
   float* task_memory = padded + round_up(map_floats, 16);
 
   for (int64_t image = 0; image < batch; ++image) {
-    // NCHW → NHWC with a border of zeros.
     std::memset(padded, 0, map_floats * sizeof(float));
-    const float* planes = input + image * shape_.inputs * height * width;
-    for (int64_t row = 0; row < height; ++row) {
-      float* target = padded + (row + vertical.pad_before) * row_floats +
-                      horizontal.pad_before * shape_.inputs;
-      for (int64_t column = 0; column < width; ++column) {
-        const float* numbers = planes + row * width + column;
-        for (int64_t channel = 0; channel < shape_.inputs; ++channel) {
-          *target++ = numbers[channel * height * width];
-        }
+    const float* source = input + image * shape_.inputs * height * width;
+    for (int64_t channel = 0; channel < shape_.inputs; ++channel) {
+      float* target = padded + channel * plane_floats + vertical.pad_before * padded_width +
+                      horizontal.pad_before;
+      for (int64_t row = 0; row < height; ++row, source += width, target += padded_width) {
+        std::memcpy(target, source, width * sizeof(float));
       }
     }
 
@@ -119,27 +114,26 @@ void FloatStem::run(int64_t batch, int64_t height, int64_t width, const float* i
       // A row of the convolution, pooled across.
       const auto make_row = [&](int64_t row) {
         FloatRowJob job{};
-        job.input = padded + row * vertical.stride * row_floats;
-        job.input_step = horizontal.stride * shape_.inputs;
-        job.run_offset = run_offset.data();
-        job.run_count = static_cast<int>(run_offset.size());
-        job.run_units = static_cast<int>((is_dense ? horizontal.kernel : 1) * shape_.inputs);
+        job.input = padded + row * vertical.stride * padded_width;
+        job.input_step = horizontal.stride;
+        job.tap_offset = tap_offset.data();
+        job.taps = static_cast<int>(tap_offset.size());
         job.weights = weights_.data();
         job.blocks = static_cast<int>(blocks_);
         job.bias = bias_.data();
         job.output = convolved;
         job.positions = static_cast<int>(columns);
         set_.convolve_float_row(job);
-        float* target = window_rows + row % pool_down.kernel * pooled_floats;
-        for (int64_t column = 0; column < pooled_columns; ++column, target += lanes_) {
-          const int64_t left = column * pool_across.stride - pool_across.pad_before;
-          const int64_t first = std::max<int64_t>(0, left);
-          const int64_t last = std::min(columns, left + pool_across.kernel);
-          std::memcpy(target, convolved + first * lanes_, lanes_ * sizeof(float));
-          for (int64_t place = first + 1; place < last; ++place) {
-            set_.take_larger(convolved + place * lanes_, lanes_, target);
-          }
-        }
+        PoolRowJob pool{};
+        pool.input = convolved;
+        pool.columns = static_cast<int>(columns);
+        pool.lanes = static_cast<int>(lanes_);
+        pool.kernel = static_cast<int>(pool_across.kernel);
+        pool.stride = static_cast<int>(pool_across.stride);
+        pool.pad_before = static_cast<int>(pool_across.pad_before);
+        pool.output = window_rows + row % pool_down.kernel * pooled_floats;
+        pool.positions = static_cast<int>(pooled_columns);
+        set_.pool_float_row(pool);
       };
       const int64_t first = pooled_rows * task / tasks, last = pooled_rows * (task + 1) / tasks;
       int64_t next = 0;

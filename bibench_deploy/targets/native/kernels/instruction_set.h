@@ -55,17 +55,26 @@ struct RowJob {
   uint8_t* scratch;            // 16 bytes for each unit, for the portable set alone
 };
 
-// One row of output positions of a convolution in float: see float_conv.h.
+// One row of output positions of a convolution in float: see float_row.h.
 struct FloatRowJob {
-  const float* input;          // as in RowJob, in floats
-  ptrdiff_t input_step;
-  const ptrdiff_t* run_offset;
-  int run_count;
-  int run_units;
-  const float* weights;        // blocks [units, lanes]
+  const float* input;          // first tap of the row's first output position
+  ptrdiff_t input_step;        // floats from one output position's first tap to the next one's
+  const ptrdiff_t* tap_offset; // floats from the first tap to each one, in every input channel
+  int taps;
+  const float* weights;        // blocks [taps, lanes]
   int blocks;
   const float* bias;           // by lane
   float* output;               // [positions, blocks · lanes]
+  int positions;
+};
+
+// One row of output positions of a max pooling across a row in float.
+struct PoolRowJob {
+  const float* input;          // [columns, lanes]
+  int columns;
+  int lanes;                   // a multiple of `float_lanes`
+  int kernel, stride, pad_before;
+  float* output;               // [positions, lanes]
   int positions;
 };
 
@@ -80,6 +89,7 @@ struct InstructionSet {
   int float_lanes;
   void (*convolve_row)(const RowJob&);
   void (*convolve_float_row)(const FloatRowJob&);
+  void (*pool_float_row)(const PoolRowJob&);
   // target = max(target, source), number by number.
   void (*take_larger)(const float* source, size_t count, float* target);
   // Packs `count` signs into ⌈count / 8⌉ bytes, 1 where a number is below zero.

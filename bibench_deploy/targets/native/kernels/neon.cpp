@@ -104,32 +104,28 @@ inline void convolve(const RowJob& job, int position, int block) {
 }
 
 template <int kBlocks>
-void convolve_positions(const RowJob& job, int count, int position, int block) {
-  switch (count) {
-    case 4: return convolve<4, kBlocks>(job, position, block);
-    case 3: return convolve<3, kBlocks>(job, position, block);
-    case 2: return convolve<2, kBlocks>(job, position, block);
-    default: return convolve<1, kBlocks>(job, position, block);
+void convolve_blocks(const RowJob& job, int block) {
+  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
+  for (int piece = 0, position = 0; piece < pieces; ++piece) {
+    const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
+    switch (count) {
+      case 4: convolve<4, kBlocks>(job, position, block); break;
+      case 3: convolve<3, kBlocks>(job, position, block); break;
+      case 2: convolve<2, kBlocks>(job, position, block); break;
+      default: convolve<1, kBlocks>(job, position, block);
+    }
+    position += count;
   }
 }
 
 void convolve_row(const RowJob& job) {
-  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
-  for (int block = 0; block < job.blocks;) {
-    const int left_blocks = job.blocks - block, wide = left_blocks >= 4 ? 4 : left_blocks >= 2 ? 2 : 1;
-    for (int piece = 0, position = 0; piece < pieces; ++piece) {
-      const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
-      if (wide == 4) {
-        convolve_positions<4>(job, count, position, block);
-      } else if (wide == 2) {
-        convolve_positions<2>(job, count, position, block);
-      } else {
-        convolve_positions<1>(job, count, position, block);
-      }
-      position += count;
-    }
-    block += wide;
+  int block = 0;
+  for (; block + 4 <= job.blocks; block += 4) convolve_blocks<4>(job, block);
+  if (block + 2 <= job.blocks) {
+    convolve_blocks<2>(job, block);
+    block += 2;
   }
+  if (block < job.blocks) convolve_blocks<1>(job, block);
 }
 
 void pack_signs(const float* values, size_t count, uint8_t* signs) {
@@ -148,6 +144,8 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<4, 8, 2>(job); }
 
+void pool_float_row(const PoolRowJob& job) { pool_row<4>(job); }
+
 void take_larger(const float* source, size_t count, float* target) {
   larger_of_both(source, count, target);
 }
@@ -155,6 +153,7 @@ void take_larger(const float* source, size_t count, float* target) {
 }  // namespace
 
 const InstructionSet neon = {"neon", 1, kLanes, false, 65535, 4, 4,
-                             convolve_row, convolve_float_row, take_larger, pack_signs};
+                             convolve_row, convolve_float_row, pool_float_row, take_larger,
+                             pack_signs};
 
 }  // namespace bibench

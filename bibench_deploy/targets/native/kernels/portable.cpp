@@ -158,6 +158,8 @@ void pack_signs(const float* values, size_t count, uint8_t* signs) {
 
 void convolve_float_row(const FloatRowJob& job) { float_row<4, 4, 2>(job); }
 
+void pool_float_row(const PoolRowJob& job) { pool_row<4>(job); }
+
 void take_larger(const float* source, size_t count, float* target) {
   larger_of_both(source, count, target);
 }
@@ -165,6 +167,7 @@ void take_larger(const float* source, size_t count, float* target) {
 }  // namespace
 
 const InstructionSet portable = {"portable", 1, kLanes, false, int64_t{1} << 30, 1 << 20, 4,
-                                 convolve_row, convolve_float_row, take_larger, pack_signs};
+                                 convolve_row, convolve_float_row, pool_float_row, take_larger,
+                                 pack_signs};
 
 }  // namespace bibench
