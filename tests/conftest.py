@@ -20,11 +20,13 @@ def make_proto() -> MakeProto:
     """make_proto("g (float[1,4] x) => (y) { y = Sign(x) }", opset=20, **initializers).
 
     A node that has no [name] of its own is called like its first output. An output written
-    without a type is float, of the shape that is inferred.
+    without a type is float, of the shape that is inferred. `s = PlusMinus(x)` stands for
+    torch.where(x >= 0, 1.0, -1.0), which no operator of ONNX is.
     """
 
     def make(text: str, *, opset: int = 20, **arrays: Any) -> onnx.ModelProto:
         graph = onnx.parser.parse_graph(text)
+        write_plus_minus(graph)
         for node in graph.node:
             node.name = node.name or node.output[0]
         for name, array in arrays.items():
@@ -45,6 +47,24 @@ def make_proto() -> MakeProto:
         return model
 
     return make
+
+
+def write_plus_minus(graph: onnx.GraphProto) -> None:
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != "PlusMinus":
+            graph.node.append(node)
+            continue
+        (source,), (output,) = node.input, node.output
+        numbers = {f"{output}_zero": 0.0, f"{output}_plus": 1.0, f"{output}_minus": -1.0}
+        zero, plus, minus = numbers
+        compared = onnx.helper.make_node("GreaterOrEqual", [source, zero], [f"{output}_compared"])
+        taken = [f"{output}_compared", plus, minus]
+        graph.node.extend([compared, onnx.helper.make_node("Where", taken, [output], node.name)])
+        for name, number in numbers.items():
+            array = np.array(number, np.float32)
+            graph.initializer.append(onnx.numpy_helper.from_array(array, name))
 
 
 @pytest.fixture(scope="session")

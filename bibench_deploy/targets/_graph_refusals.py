@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
 import onnx_ir as ir
 
+from bibench_deploy.graph.common_zeros import values_with_common_zeros
+from bibench_deploy.graph.facts import BinaryConv
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.targets._target import Refusal
 
@@ -55,6 +57,24 @@ def weights_not_finite(model: ir.Model) -> Iterator[Refusal]:
                 node.name or "",
                 f"{count} of its weights are infinite or no numbers",
                 "the training has diverged: lower its learning rate, and train again",
+            )
+
+
+def zeros_before_signs(model: ir.Model, convs: Sequence[BinaryConv]) -> Iterator[Refusal]:
+    """Refuse a Sign of numbers that often are exactly 0, and that would become a third value."""
+    open_to_zero = [
+        conv for conv in convs if conv.facts.threshold == 0 and conv.facts.at_threshold == 0
+    ]
+    if not open_to_zero:
+        return
+    zeros = values_with_common_zeros(model, {conv.node for conv in convs})
+    for conv in open_to_zero:
+        if conv.binarization.source in zeros:
+            yield Refusal(
+                "sign-of-zero",
+                conv.facts.name,
+                f"0 becomes 0 here, a third value, and many numbers of {conv.facts.source} are 0",
+                "binarize by torch.where(x >= 0, 1.0, -1.0)",
             )
 
 

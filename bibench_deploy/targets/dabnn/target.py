@@ -29,6 +29,7 @@ from bibench_deploy.lowering.sign_above_zero import sign_above_zero
 from bibench_deploy.lowering.sign_before_clip import sign_before_clip
 from bibench_deploy.lowering.sign_places import source_layer
 from bibench_deploy.lowering.strict_sign import strict_sign
+from bibench_deploy.targets._graph_refusals import zeros_before_signs
 from bibench_deploy.targets._target import (
     DEFAULT_OPTIONS,
     Examination,
@@ -76,6 +77,7 @@ class DabnnTarget(Target):
         convs = binary_convs(model)
         found = list(refuse_unfused_scales(self, convs, options))
         known = {refusal.node for refusal in found}
+        found += zeros_before_signs(model, convs)
         found += shift_refusals(convs, options)
         changed = self.changed(model, options)
         lowered = self.lower(model if changed is None else changed)

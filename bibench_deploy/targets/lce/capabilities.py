@@ -18,6 +18,7 @@ from bibench_deploy.targets._graph_refusals import (
     several_inputs,
     unfit_outputs,
     weights_not_finite,
+    zeros_before_signs,
 )
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, Refusal, Target, WriteOptions
 from bibench_deploy.targets._unfused_scales import refuse_unfused_scales
@@ -76,6 +77,7 @@ def refusals(
     return [
         *_interface_refusals(model),
         *weights_not_finite(model),
+        *zeros_before_signs(model, convs),
         *refuse_unfused_scales(target, convs, options),
         *_form_refusals(convs),
         *_left_over_refusals(lowered),

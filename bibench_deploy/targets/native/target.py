@@ -40,6 +40,7 @@ from bibench_deploy.targets._graph_refusals import (
     unfit_outputs,
     unknown_domains,
     weights_not_finite,
+    zeros_before_signs,
 )
 from bibench_deploy.targets._size_by_part import SizeByPart
 from bibench_deploy.targets._target import (
@@ -96,6 +97,7 @@ class NativeTarget(Target):
             *unfit_outputs(model),
             *unknown_domains(model),
             *weights_not_finite(model),
+            *zeros_before_signs(model, convs),
             *refuse_unfused_scales(self, convs, options),
             *layer_refusals(convs),
         ]

@@ -16,7 +16,7 @@ SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.
 SIGN = "g = GreaterOrEqual(x, zero)  s = Where(g, one, minus)"
 BAD = {
     "clean": f"{SIGN}  y = Conv(s, w)",
-    "warning": "s = Sign(x)  y = Conv(s, w)",
+    "warning": "h = Add(x, quarter)  s = Sign(h)  y = Conv(s, w)",
     "error": f"{SIGN}  c = Conv(s, w)  y = Mul(c, rows)",
 }
 
@@ -77,6 +77,7 @@ def networks(make_proto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
             zero=0.0,
             one=1.0,
             minus=-1.0,
+            quarter=0.25,
         )
         onnx.save(proto, tmp_path / f"{name}.onnx")
     monkeypatch.chdir(tmp_path)

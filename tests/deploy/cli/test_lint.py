@@ -84,7 +84,7 @@ def test_a_callable_is_linted_without_leaving_a_file(networks, bibench, monkeypa
         "class Binary(torch.nn.Conv2d):\n"
         "    def forward(self, x):\n"
         "        weight = torch.where(self.weight >= 0.0, 1.0, -1.0)\n"
-        "        return self._conv_forward(torch.sign(x), weight, None)\n"
+        "        return self._conv_forward(torch.sign(x + 0.25), weight, None)\n"
         "def make():\n"
         "    return Binary(4, 8, 3)\n"
     )

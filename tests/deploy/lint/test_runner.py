@@ -14,6 +14,7 @@ ARRAYS = {
     "alpha": np.linspace(0.5, 2, 8).reshape(8, 1, 1),
     "rows": np.linspace(0.5, 2, 6).reshape(6, 1),
     "axes": np.array([1, 2, 3]),
+    "quarter": 0.25,
 }  # fmt: skip
 GOOD = "g = GreaterOrEqual({0}, zero)  s = Where(g, one, minus)"
 
@@ -21,7 +22,8 @@ GOOD = "g = GreaterOrEqual({0}, zero)  s = Where(g, one, minus)"
 GRAPHS = {
     "clean": (GOOD.format("x") + "  c = Conv(s, w)  y = Mul(c, alpha)", []),
     "float": ("c = Conv(x, f)  y = Relu(c)", []),
-    "torch.sign": ("s = Sign(x)  y = Conv(s, w)", []),
+    "torch.sign": ("h = Add(x, quarter)  s = Sign(h)  y = Conv(s, w)", []),
+    "torch.sign of the input": ("s = Sign(x)  y = Conv(s, w)", ["BIB101"]),
     "torch.sign after a ReLU": ("h = Relu(x)  s = Sign(h)  y = Conv(s, w)", []),
     "x >= 0 after a ReLU": ("h = Relu(x)  " + GOOD.format("h") + "  y = Conv(s, w)", []),
     "spatial scale": (GOOD.format("x") + "  c = Conv(s, w)  y = Mul(c, rows)", ["BIB201"]),
@@ -57,8 +59,8 @@ def test_export_refuses_exactly_what_lint_finds_an_error_in(name, graph_of) -> N
 def test_findings_come_by_layer_in_graph_order_then_by_code(graph_of) -> None:
     result = lint_graph(
         graph_of(
-            """s = Sign(x)  [second] c = Conv(s, w)  d = Mul(c, rows)
-            t = Sign(d)  [first] y = Conv(t, v)"""
+            """h = Add(x, quarter)  s = Sign(h)  [second] c = Conv(s, w)  d = Mul(c, rows)
+            e = Add(d, quarter)  t = Sign(e)  [first] y = Conv(t, v)"""
         ),
         TARGET,
     )

@@ -11,7 +11,7 @@ from bibench_deploy.graph.facts import Granularity, binary_convs
 from bibench_deploy.targets._target import WriteOptions
 
 SIGNS = np.where(np.random.default_rng(0).standard_normal((8, 4, 3, 3)) >= 0, 1.0, -1.0)
-LAYER = "g (float[1,4,8,8] x) => (y) {{ s = Sign(x)  {}  y = Relu(c) }}"
+LAYER = "g (float[1,4,8,8] x) => (y) {{ s = PlusMinus(x)  {}  y = Relu(c) }}"
 
 
 @pytest.fixture(params=targets.names())
@@ -120,9 +120,9 @@ def test_scales_that_do_not_fold_are_refused_for_every_target_unless_it_may_allo
 ) -> None:
     model = make_graph(
         """g (float[1,4,8,8] x) => (y) {
-            s = Sign(x)  [spatial] a = Conv(s, w)  b = Mul(a, rows)
+            s = PlusMinus(x)  [spatial] a = Conv(s, w)  b = Mul(a, rows)
             k = Abs(b)  m = ReduceMean(k, axes)
-            t = Sign(b)  [dynamic] c = Conv(t, v)  y = Mul(c, m) }""",
+            t = PlusMinus(b)  [dynamic] c = Conv(t, v)  y = Mul(c, m) }""",
         w=SIGNS,
         v=np.concatenate([SIGNS, SIGNS], axis=1),
         rows=np.linspace(0.5, 2, 6).reshape(6, 1),
@@ -142,7 +142,7 @@ def test_signs_times_more_than_one_number_per_image_are_refused_even_when_scales
 ) -> None:
     model = make_graph(
         f"""g (float[1,4,8,8] x) => (y) {{
-            s = Sign(x)  z = Abs(x)  k = {factor}  m = Mul(s, k)  [layer] c = Conv(m, w)
+            s = PlusMinus(x)  z = Abs(x)  k = {factor}  m = Mul(s, k)  [layer] c = Conv(m, w)
             y = Relu(c) }}""",
         w=SIGNS, rows=np.array([2]), alpha=np.linspace(0.5, 2, 4).reshape(1, 4, 1, 1),
     )  # fmt: skip
@@ -153,7 +153,7 @@ def test_signs_times_more_than_one_number_per_image_are_refused_even_when_scales
 def test_one_number_per_image_before_a_layer_may_have_no_dimensions(target, make_graph) -> None:
     model = make_graph(
         """g (float[1,4,8,8] x) => (y) {
-            s = Sign(x)  a = Abs(x)  k = ReduceMean<keepdims=0>(a)  m = Mul(s, k)
+            s = PlusMinus(x)  a = Abs(x)  k = ReduceMean<keepdims=0>(a)  m = Mul(s, k)
             c = Conv(m, w)  y = Relu(c) }""",
         w=SIGNS,
     )

@@ -42,19 +42,20 @@ FLOAT_LAYERS = {"CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
 # Rule: (graph, nodes from x to y, float operators of the file that the same without the defect
 # has not, or else what is said when the converter fails).
 FALLS_BACK = {
-    "float-weights-on-signs": (MAP, "s = Sign(x)  y = Conv(s, f)", ["CONV_2D"]),
+    "float-weights-on-signs": (MAP, "s = PlusMinus(x)  y = Conv(s, f)", ["CONV_2D"]),
     "changed-signs": (
-        MAP, "s = Sign(x)  n = Neg(s)  c = Concat<axis=3>(s, n)  y = Conv(c, w)", ["CONV_2D"]),
-    "transposed-convolution": (MAP, "s = Sign(x)  y = ConvTranspose(s, t)", ["TRANSPOSE_CONV"]),
-    "scale-granularity": (MAP, "s = Sign(x)  c = Conv(s, w)  y = Mul(c, rows)", ["MUL"]),
+        MAP, "s = PlusMinus(x)  n = Neg(s)  c = Concat<axis=3>(s, n)  y = Conv(c, w)", ["CONV_2D"]),
+    "transposed-convolution": (
+        MAP, "s = PlusMinus(x)  y = ConvTranspose(s, t)", ["TRANSPOSE_CONV"]),
+    "scale-granularity": (MAP, "s = PlusMinus(x)  c = Conv(s, w)  y = Mul(c, rows)", ["MUL"]),
     "activation-rescaling": (
-        MAP, "a = Abs(x)  k = ReduceMean(a, axes)  s = Sign(x)  c = Conv(s, w)  y = Mul(c, k)",
+        MAP, "a = Abs(x)  k = ReduceMean(a, axes)  s = PlusMinus(x)  c = Conv(s, w)  y = Mul(c, k)",
         ["MEAN", "MUL"]),
     "groups": (
-        "g (float[1,66,8,8] x) => (y) {{ {} }}", "s = Sign(x)  y = Conv<group=33>(s, grouped)",
+        "g (float[1,66,8,8] x) => (y) {{ {} }}", "s = PlusMinus(x)  y = Conv<group=33>(s, grouped)",
         ["STRIDED_SLICE", "CONCATENATION"]),
     "depthwise": (
-        "g (float[1,33,8,8] x) => (y) {{ {} }}", "s = Sign(x)  y = Conv<group=33>(s, each)",
+        "g (float[1,33,8,8] x) => (y) {{ {} }}", "s = PlusMinus(x)  y = Conv<group=33>(s, each)",
         ["STRIDED_SLICE", "CONCATENATION"]),
 }  # fmt: skip
 FAILS = {
@@ -67,7 +68,7 @@ FAILS = {
         "g (float[1,4,8,8] x) => (y) {{ {} }}", "u = Unsqueeze(x, two)  y = Conv(u, f_volume)"),
     "scale-before-layer": (
         MAP,
-        "a = Abs(x)  k = ReduceMean(a, channel)  s = Sign(x)  m = Mul(s, k)  y = Conv(m, w)"),
+        "a = Abs(x)  k = ReduceMean(a, channel)  s = PlusMinus(x)  m = Mul(s, k)  y = Conv(m, w)"),
     "several-inputs": ("g (float[1,4,8,8] x, float[1,4,8,8] z) => (y) {{ {} }}", "y = Add(x, z)"),
 }  # fmt: skip
 
@@ -92,7 +93,7 @@ def test_the_real_engine_falls_back_to_float_without_the_rule(rule, make_graph, 
 
 
 def test_the_same_without_a_defect_is_one_binary_layer(make_graph, write_lce) -> None:
-    graph = make_graph(MAP.format("s = Sign(x)  y = Conv(s, w)"), **ARRAYS)
+    graph = make_graph(MAP.format("s = PlusMinus(x)  y = Conv(s, w)"), **ARRAYS)
     assert refused_for(graph) == set()
     names = [node.name for node in read_tflite(write_lce(graph).files["model"]).operators]
     assert names == ["LceQuantize", "LceBconv2d"]
@@ -146,12 +147,30 @@ def test_weights_that_are_no_numbers_give_none(make_graph, write_lce) -> None:
     assert not (np.abs(outputs) < 1e30).any()
 
 
+def test_a_zero_that_one_bit_cannot_hold_becomes_plus_one(make_graph, write_lce, run_graph) -> None:
+    graph = make_graph(MAP.format("s = Sign(x)  y = Conv(s, w)"), **ARRAYS)
+    assert refused_for(graph) == {"sign-of-zero"}
+    zeros, ones = (np.full((1, 4, 8, 8), number, np.float32) for number in (0, 1))
+    written = write_lce(graph)
+    np.testing.assert_array_equal(written.execute(zeros).outputs, written.execute(ones).outputs)
+    assert not run_graph(graph, zeros).any()
+    assert run_graph(graph, ones).any()
+
+
 def test_every_rule_that_lce_refuses_by_is_here() -> None:
     folder = Path(targets.__file__).parent
     names = ("_unfused_scales.py", "_graph_refusals.py", "lce/capabilities.py")
     sources = [folder / name for name in names]
     text = "".join(path.read_text() for path in sources)
-    shown = {*FALLS_BACK, *FAILS, "unknown-domain", "rank", "several-outputs", "not-finite"}
+    shown = {
+        *FALLS_BACK,
+        *FAILS,
+        "unknown-domain",
+        "rank",
+        "several-outputs",
+        "not-finite",
+        "sign-of-zero",
+    }
     named = {rule.name for rule in load_all() if f'"{rule.name}"' in text}
     # A size that is known only at run time has ended in load_graph.
     assert named - {"dynamic-shape"} == shown

@@ -6,8 +6,17 @@ GOOD = "g = GreaterOrEqual(h, zero)  s = Where(g, one, minus)"
 ABOVE = "g = Greater(h, zero)  s = Where(g, one, minus)"
 
 
-def test_zero_that_becomes_a_third_value_is_a_warning(findings_of) -> None:
+def test_zero_that_becomes_a_third_value_is_an_error_where_zeros_are_common(findings_of) -> None:
     (finding,) = findings_of(f"h = Neg(x)  s = Sign(h){CONV}", "sign-of-zero", **CONSTANTS)
+    assert (finding.code, finding.rule, finding.layer) == ("BIB101", "sign-of-zero", "conv")
+    assert finding.severity is Severity.ERROR
+    assert finding.message == "0 becomes 0 here, a third value, and many numbers of h are 0"
+    assert finding.hint == "binarize by torch.where(x >= 0, 1.0, -1.0)"
+
+
+def test_zero_that_becomes_a_third_value_is_a_warning_where_zeros_are_rare(findings_of) -> None:
+    nodes = f"h = Add(x, quarter)  s = Sign(h){CONV}"
+    (finding,) = findings_of(nodes, "sign-of-zero", **CONSTANTS)
     assert (finding.code, finding.rule, finding.layer) == ("BIB101", "sign-of-zero", "conv")
     assert finding.severity is Severity.WARNING
     assert finding.message == "0 becomes 0 here, and +1 on lce"

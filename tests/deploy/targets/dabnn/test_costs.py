@@ -16,9 +16,9 @@ def told(make_graph, text: str) -> list[tuple[str, str, bool]]:
 def test_a_clip_that_a_shortcut_reads_has_a_price_and_one_that_signs_read_has_none(
     make_graph,
 ) -> None:
-    shortcut = CLIP.format("s = Sign(h)  d = Conv(s, v)  y = Add(d, h)")
+    shortcut = CLIP.format("s = PlusMinus(h)  d = Conv(s, v)  y = Add(d, h)")
     assert told(make_graph, shortcut) == [("clip-kept", "clip", False)]
-    assert told(make_graph, CLIP.format("s = Sign(h)  y = Conv(s, v)")) == []
+    assert told(make_graph, CLIP.format("s = PlusMinus(h)  y = Conv(s, v)")) == []
 
 
 def test_a_copy_is_information(make_graph) -> None:

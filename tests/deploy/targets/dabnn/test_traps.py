@@ -74,7 +74,7 @@ def test_1_minus_one_is_another_network_and_proved_to_be_that_one(
 
 def test_1_padding_that_is_minus_one_already_costs_nothing(make_graph, proved) -> None:
     model = make_graph(
-        """g (float[1,8,8,8] x) => (y) { s = Sign(x)  p = Pad(s, amounts, minus)
+        """g (float[1,8,8,8] x) => (y) { s = PlusMinus(x)  p = Pad(s, amounts, minus)
             y = Conv(p, w) }""",
         w=signs(8, 8, 3, 3), amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]), minus=-1.0,
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_1_padding_that_is_minus_one_already_costs_nothing(make_graph, proved) -
 
 def test_1_padding_with_plus_one_is_corrected_too(make_graph, proved, refused) -> None:
     model = make_graph(
-        """g (float[1,8,8,8] x) => (y) { s = Sign(x)  p = Pad(s, amounts, one)
+        """g (float[1,8,8,8] x) => (y) { s = PlusMinus(x)  p = Pad(s, amounts, one)
             [layer] y = Conv(p, w) }""",
         w=signs(8, 8, 3, 3), amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]), one=1.0,
     )  # fmt: skip
@@ -343,7 +343,7 @@ def test_9_dilation_is_refused(one_layer, make_graph, refused) -> None:
 
 def test_9_the_bias_of_a_binary_layer_goes_into_its_affine(make_graph, proved) -> None:
     model = make_graph(
-        "g (float[1,8,4,4] x) => (y) { s = Sign(x)  y = Conv(s, w, b) }",
+        "g (float[1,8,4,4] x) => (y) { s = PlusMinus(x)  y = Conv(s, w, b) }",
         w=signs(8, 8, 3, 3), b=RNG.standard_normal(8),
     )  # fmt: skip
     written, parity = proved(model)

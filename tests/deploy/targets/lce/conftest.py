@@ -33,7 +33,7 @@ def converted(make_graph: Any, lce_writer: Any, tmp_path_factory: Any) -> Conver
 
     graph = make_graph(
         """g (float[1,4,8,8] x) => (y) {
-            s = Sign(x)  [first] a = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w1)
+            s = PlusMinus(x)  [first] a = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w1)
             b = Mul(a, alpha)  c = Add(b, beta)
             t = Sign(c)  [second] d = Conv<pads=[1,1,1,1]>(t, w2)
             p = GlobalAveragePool(d)  f = Flatten(p)  g = Sub(f, shift)

@@ -46,15 +46,15 @@ TWO = "g (float[1,4,8,8] x, float[1,4,8,8] z) => (y) {{ {} }}"
 # Name: (words of the refusal, graph, what is refused in it, what is held).
 CASES = {
     "scale per row": (
-        "spatial scale", MAP, "s = Sign(x)  c = Conv(s, w)  y = Mul(c, rows)",
-        "s = Sign(x)  c = Conv(s, w)  y = Mul(c, alpha)"),
+        "spatial scale", MAP, "s = PlusMinus(x)  c = Conv(s, w)  y = Mul(c, rows)",
+        "s = PlusMinus(x)  c = Conv(s, w)  y = Mul(c, alpha)"),
     "scale computed from the input": (
         "re-scaled at run time by m", MAP,
-        "m = ReduceMean(x, all_but_batch)  s = Sign(x)  c = Conv(s, w)  y = Mul(c, m)",
-        "s = Sign(x)  c = Conv(s, w)  y = Mul(c, alpha)"),
+        "m = ReduceMean(x, all_but_batch)  s = PlusMinus(x)  c = Conv(s, w)  y = Mul(c, m)",
+        "s = PlusMinus(x)  c = Conv(s, w)  y = Mul(c, alpha)"),
     "many groups": (
         "binary convolution of 64 groups", WIDE,
-        "s = Sign(x)  y = Conv<group=64>(s, grouped)", "y = Conv<group=64>(x, f_depth)"),
+        "s = PlusMinus(x)  y = Conv<group=64>(s, grouped)", "y = Conv<group=64>(x, f_depth)"),
     "operator": (
         "operator Trilu is not supported; write it with other operators", MAP,
         "y = Trilu(x)", "y = Exp(x)"),
@@ -63,30 +63,30 @@ CASES = {
         'y = Einsum<equation="bchw->bwhc">(x)', "y = Transpose<perm=[0,3,2,1]>(x)"),
     "weights of several magnitudes": (
         "reads the signs of x, but its own weights are not binary", MAP,
-        "s = Sign(x)  y = Conv(s, f)", "s = Sign(x)  y = Conv(s, w)"),
+        "s = PlusMinus(x)  y = Conv(s, f)", "s = PlusMinus(x)  y = Conv(s, w)"),
     "signs before a padding and a reshape": (
         "reads the signs of x, but its own weights are not binary", MAP,
-        "s = Sign(x)  r = Reshape(s, flat)  y = MatMul(r, v)",
-        "s = Sign(x)  r = Reshape(s, flat)  y = MatMul(r, v_signs)"),
+        "s = PlusMinus(x)  r = Reshape(s, flat)  y = MatMul(r, v)",
+        "s = PlusMinus(x)  r = Reshape(s, flat)  y = MatMul(r, v_signs)"),
     "binary weights on signs that are padded around": (
         'reads the signs of x, and its weights are binary, but p pads them in mode "wrap"', MAP,
-        's = Sign(x)  p = Pad<mode="wrap">(s, amounts)  y = Conv(p, w)',
-        'p = Pad<mode="wrap">(x, amounts)  s = Sign(p)  y = Conv(s, w)'),
+        's = PlusMinus(x)  p = Pad<mode="wrap">(s, amounts)  y = Conv(p, w)',
+        'p = Pad<mode="wrap">(x, amounts)  s = PlusMinus(p)  y = Conv(s, w)'),
     "binary weights on levels that are padded with a third": (
         "its padding is neither of their levels, 0.25 and 1, nor halfway between", MAP,
         "g = Greater(x, zero)  s = Where(g, one, quarter)  y = Conv<pads=[1,1,1,1]>(s, w)",
         "g = Greater(x, zero)  s = Where(g, one, quarter)  y = Conv(s, w)"),
     "binary weights on pooled signs": (
         "its weights are binary, but p pools them first; pool before the sign", MAP,
-        "s = Sign(x)  p = MaxPool<kernel_shape=[2,2]>(s)  y = Conv(p, w)",
-        "p = MaxPool<kernel_shape=[2,2]>(x)  s = Sign(p)  y = Conv(s, w)"),
+        "s = PlusMinus(x)  p = MaxPool<kernel_shape=[2,2]>(s)  y = Conv(p, w)",
+        "p = MaxPool<kernel_shape=[2,2]>(x)  s = PlusMinus(p)  y = Conv(s, w)"),
     "binary weights on concatenated signs": (
         "its weights are binary, but c concatenates them with others", MAP,
-        "s = Sign(x)  n = Neg(s)  c = Concat<axis=3>(s, n)  y = Conv(c, w)",
-        "s = Sign(x)  c = Concat<axis=3>(s, x)  y = Conv(c, w)"),
+        "s = PlusMinus(x)  n = Neg(s)  c = Concat<axis=3>(s, n)  y = Conv(c, w)",
+        "s = PlusMinus(x)  c = Concat<axis=3>(s, x)  y = Conv(c, w)"),
     "transposed binary convolution": (
         "a transposed convolution of the signs of x", MAP,
-        "s = Sign(x)  y = ConvTranspose(s, t_signs)", "y = ConvTranspose(x, t)"),
+        "s = PlusMinus(x)  y = ConvTranspose(s, t_signs)", "y = ConvTranspose(x, t)"),
     "computed kernel": (
         "parameters of this Conv are computed", "g (float[4,4,1,1] x) => (y) {{ {} }}",
         "a = Tanh(x)  y = Conv(x, a)", None),
@@ -216,6 +216,6 @@ def test_operators_of_other_domains_are_named_with_their_domain(make_proto, tmp_
 
 
 def test_one_sign_may_feed_several_layers_and_a_sum(make_graph) -> None:
-    nodes = """s = Sign(x)  a = Conv<pads=[1,1,1,1]>(s, square)  b = Conv<pads=[1,1,1,1]>(s, square)
-        c = Add(a, b)  y = Add(c, s)"""
+    nodes = """s = PlusMinus(x)  a = Conv<pads=[1,1,1,1]>(s, square)
+        b = Conv<pads=[1,1,1,1]>(s, square)  c = Add(a, b)  y = Add(c, s)"""
     assert TARGET.refusals(make_graph(MAP.format(nodes), **ARRAYS)) == []

@@ -62,7 +62,7 @@ def test_a_map_of_one_place_has_no_order_to_keep(make_graph) -> None:
 
 
 NETWORK = """g (float[1,4,{0}] x) => (y) {{
-    i = Sign(x)  n = Conv<pads=[1,1], strides=[2]>(i, w)  m = Mul(n, k)  h = Add(m, shift)
+    i = PlusMinus(x)  n = Conv<pads=[1,1], strides=[2]>(i, w)  m = Mul(n, k)  h = Add(m, shift)
     r = PRelu(h, slope)  s = Sign(r)  b = Conv<pads=[1,1]>(s, w6)  q = Add(b, r)
     z = Conv<pads=[1,1], strides=[2]>(q, f)  {1} }}"""
 ENDS = {

@@ -73,14 +73,16 @@ class Layer:
         if self.kind == "float":
             return f"y{one} = Conv{geometry.attributes()}(h{one}, w{one})", arrays
         if self.filler == 0:
-            text = f"s{one} = Sign(h{one})  y{one} = Conv{geometry.attributes()}(s{one}, w{one})"
+            text = (
+                f"s{one} = PlusMinus(h{one})  y{one} = Conv{geometry.attributes()}(s{one}, w{one})"
+            )
             return text, arrays
         arrays[f"filler{one}"] = self.filler
         top, left, bottom, right = geometry.pads
         arrays[f"amounts{one}"] = np.array([0, 0, top, left, 0, 0, bottom, right])
         unpadded = Geometry(**{**geometry.__dict__, "pads": (0, 0, 0, 0)})
         text = (
-            f"s{one} = Sign(h{one})  p{one} = Pad(s{one}, amounts{one}, filler{one})"
+            f"s{one} = PlusMinus(h{one})  p{one} = Pad(s{one}, amounts{one}, filler{one})"
             f"  y{one} = Conv{unpadded.attributes()}(p{one}, w{one})"
         )
         return text, arrays

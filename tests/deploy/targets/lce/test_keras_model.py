@@ -133,10 +133,10 @@ POINTS = {
 
 # A strided binary layer on an even map turns the network; on an odd map it does not.
 ENTRIES = {
-    "plain": ("g (float[1,4,8,8] x) => (y) {{ i = Sign(x)"
+    "plain": ("g (float[1,4,8,8] x) => (y) {{ i = PlusMinus(x)"
               "  n = Conv<pads=[1,1,1,1]>(i, w0)  m = Mul(n, k)"
               "  h = Add(m, low)  {} }}"),
-    "rotated": ("g (float[1,4,16,16] x) => (y) {{ i = Sign(x)"
+    "rotated": ("g (float[1,4,16,16] x) => (y) {{ i = PlusMinus(x)"
                 "  n = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  m = Mul(n, k)"
                 "  h = Add(m, low)  {} }}"),
 }  # fmt: skip
@@ -190,7 +190,7 @@ def test_a_network_on_rows_needs_no_map(make_graph, write_lce) -> None:
 def test_an_odd_map_and_an_even_one_fit_in_one_network(make_graph, write_lce) -> None:
     # 17 → 9 → 5 → 3: every size is odd; then 16 → 8 → 4 beside it.
     text = """g (float[1,4,{0},{0}] x) => (y) {{
-        i = Sign(x)  a = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  b = Add(a, low)
+        i = PlusMinus(x)  a = Conv<pads=[1,1,1,1], strides=[2,2]>(i, w0)  b = Add(a, low)
         s = Sign(b)  q = Conv<pads=[1,1,1,1], strides=[2,2]>(s, w3)  d = Mul(q, k)
         e = Conv<strides=[2,2]>(b, f1)  h = Add(d, e)
         y = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(h) }}"""

@@ -158,8 +158,8 @@ def test_a_network_computes_what_its_source_computes(name: str, prove: Any) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "g (float[4,24] x) => (y) { s = Sign(x)  c = Gemm<transB=1>(s, rows)  y = Relu(c) }",
-        "g (float[2,5,24] x) => (y) { s = Sign(x)  c = MatMul(s, columns)  y = Relu(c) }",
+        "g (float[4,24] x) => (y) { s = PlusMinus(x)  c = Gemm<transB=1>(s, rows)  y = Relu(c) }",
+        "g (float[2,5,24] x) => (y) { s = PlusMinus(x)  c = MatMul(s, columns)  y = Relu(c) }",
         "g (float[1,3,20] x) => (y) { s = Sign(x)  c = Conv<pads=[1,1]>(s, row)  y = Relu(c) }",
         "g (float[2,3,8,8] x) => (y) { a = Conv(x, f)  s = Sign(a)  c = Conv(s, w)  y = Relu(c) }",
     ],
@@ -285,7 +285,7 @@ def test_algorithms_and_architectures_are_equal_sign_by_sign(
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("g (float[1,2,4,4,4] x) => (y) { s = Sign(x)  y = Conv(s, volume) }", "volume"),
+        ("g (float[1,2,4,4,4] x) => (y) { s = PlusMinus(x)  y = Conv(s, volume) }", "volume"),
         ("g (float[1,4] x, float[1,4] z) => (y) { y = Add(x, z) }", "several-inputs"),
         ("g (float[1,4] x) => (float[1,4] y) { y = elsewhere.Foo(x) }", "unknown-domain"),
         (MAP.format(UNFUSED["a factor for each place"]), "scale-granularity"),
