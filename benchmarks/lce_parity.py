@@ -24,9 +24,13 @@ from bibench_train import algorithms  # noqa: TID253 - lists names; imports no t
 from bibench_train.training.atomic import write_atomically  # noqa: TID253
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx_ir as ir
     import torch
 
-    from bibench_deploy.targets._target import Target, Writer
+    from bibench_deploy.targets._target import Target, WriteOptions, Writer
+    from bibench_deploy.verify.parity import Comparison, Parity
 
 OUT = Path("docs/lce-parity.csv")
 SIZES = {"resnet18": (32, 33, 65, 224), "resnet34": (32, 33, 65, 224),
@@ -121,54 +125,93 @@ def parse(arguments: Sequence[str] | None) -> Options:
     )  # fmt: skip
 
 
-def run_case(key: Key, inputs: int, writer: Writer, target: Target | None = None) -> Row:
-    """Export one network and compare all inputs; for LCE unless another target is named."""
-    from bibench_deploy import targets
+def run_case(key: Key, inputs: int, writer: Writer) -> Row:
+    """Export one network for LCE and compare all inputs."""
     from bibench_deploy.errors import DeployError
 
     begun_at = time.perf_counter()
     row = Row(*key, 0, 0, 0, 0, 0.0, 1.0, 0.0)
     try:
-        row = _compared(row, inputs, writer, target or targets.load("lce"))
+        row = _compared(row, inputs, writer)
     except DeployError as error:
         failure = " ".join(str(error).split())
         row = replace(row, unexplained=unexplained_in(failure), failure=failure)
     return replace(row, seconds=round(time.perf_counter() - begun_at, 1))
 
 
-def _compared(row: Row, inputs: int, writer: Writer, target: Target) -> Row:
-    from bibench_deploy.export.pipeline import write_onnx
-    from bibench_deploy.export.source import from_module
-    from bibench_deploy.graph.facts import binary_convs
-    from bibench_deploy.graph.load import load_graph
+def _compared(row: Row, inputs: int, writer: Writer) -> Row:
+    from bibench_deploy import targets
     from bibench_deploy.targets._target import WriteOptions
-    from bibench_deploy.verify.parity import Comparison, Observation, seeded_inputs
 
-    shape = (1, 3, row.size, row.size)
-    images = seeded_inputs(shape, inputs, SEED)
     options = WriteOptions(allow_unfused_scales=True)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        network = finished_network(row.algorithm, row.architecture, row.size)
-        reference = write_onnx(from_module(network, shape, "network"), path)
-        assert reference is not None
-        graph = load_graph(path)
-        written = writer.write(target.lower(graph), Path(folder), options, graph)
-        comparison = Comparison(graph, images)
-        by_torch = comparison.with_engine(reference.observe(graph, images), "PyTorch")
-        seen = written.execute(images)
-        signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(graph))
-        by_lce = comparison.with_engine(Observation(seen.outputs, signs), target.title)
-        layers = (*by_torch.layers, *by_lce.layers)
-        errors = [parity.max_abs_error_same_signs or 0.0 for parity in (by_torch, by_lce)]
-        return replace(
-            row,
-            inputs=inputs,
-            signs=sum(layer.signs for layer in layers),
-            flips=sum(layer.flips for layer in layers),
-            max_error=max(errors),
-            top1_agreement=by_lce.top1_agreement,
-        )
+        key = (row.algorithm, row.architecture, row.size)
+        exported = export_once(key, inputs, Path(folder) / "model.onnx")
+        by_lce = exported.compare_with(targets.load("lce"), writer, Path(folder), options)
+    by_torch = exported.by_torch
+    layers = (*by_torch.layers, *by_lce.layers)
+    errors = [parity.max_abs_error_same_signs or 0.0 for parity in (by_torch, by_lce)]
+    return replace(
+        row,
+        inputs=inputs,
+        signs=sum(layer.signs for layer in layers),
+        flips=sum(layer.flips for layer in layers),
+        max_error=max(errors),
+        top1_agreement=by_lce.top1_agreement,
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network that was written as ONNX, to be compared with any number of targets.
+
+    Attributes:
+        graph: what was written.
+        images: the inputs, [N, 3, size, size].
+        comparison: of the graph on these inputs.
+        by_torch: how PyTorch compares with the graph.
+    """
+
+    graph: ir.Model
+    images: npt.NDArray[np.float32]
+    comparison: Comparison
+    by_torch: Parity
+
+    def compare_with(
+        self, target: Target, writer: Writer, folder: Path, options: WriteOptions
+    ) -> Parity:
+        """Write the graph for a target into a folder, and compare what that computes.
+
+        Raises:
+            DeployError: the target cannot write it, or computes something else.
+        """
+        from bibench_deploy.graph.facts import binary_convs
+        from bibench_deploy.verify.parity import Observation
+
+        written = writer.write(target.lower(self.graph), folder, options, self.graph)
+        seen = written.execute(self.images)
+        signs = tuple(seen.signs[conv.facts.name] for conv in binary_convs(self.graph))
+        return self.comparison.with_engine(Observation(seen.outputs, signs), target.title)
+
+
+def export_once(key: Key, inputs: int, path: Path) -> Exported:
+    """Write a finished network to an .onnx file, and compare PyTorch with it.
+
+    Raises:
+        ParityError: PyTorch computes something else than the file.
+    """
+    from bibench_deploy.export.pipeline import write_onnx
+    from bibench_deploy.export.source import from_module
+    from bibench_deploy.graph.load import load_graph
+    from bibench_deploy.verify.parity import Comparison, seeded_inputs
+
+    shape = (1, 3, key[2], key[2])
+    reference = write_onnx(from_module(finished_network(*key), shape, "network"), path)
+    assert reference is not None
+    graph, images = load_graph(path), seeded_inputs(shape, inputs, SEED)
+    comparison = Comparison(graph, images)
+    by_torch = comparison.with_engine(reference.observe(graph, images), "PyTorch")
+    return Exported(graph, images, comparison, by_torch)
 
 
 def finished_network(algorithm: str, architecture: str, size: int) -> torch.nn.Module:

@@ -1,21 +1,19 @@
-"""Every architecture and algorithm of bibench_train reaches LCE, equal sign by sign."""
+"""Every architecture and algorithm of bibench_train reaches every target, equal sign by sign."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.lce_parity import finished_network, run_case
-from bibench_deploy import export_model
+from benchmarks.lce_parity import export_once, finished_network
+from bibench_deploy import export_model, targets
 from bibench_deploy.errors import LoweringError
 from bibench_deploy.export.deployability import targets_for
-from bibench_deploy.targets._target import Writer
-from bibench_deploy.targets.lce import TARGET
 from bibench_train import algorithms, architectures
 from bibench_train.layers import binary_layers
+from tests.deploy.export.test_lint_contract import ALL_ALLOWED, EVERY, check_agreement
 
 SMALL = 16
 # Its fully connected layers are made for maps of one size.
@@ -29,25 +27,33 @@ CASES = [
     ("resnet34", "bnext", 32),
 ]
 REFUSED = {"xnor": "BIB202", "xnorpp": "BIB201"}
-
-
-@pytest.fixture(scope="module")
-def writer() -> Iterator[Writer]:
-    """One converter for all networks."""
-    with TARGET.open_writer() as opened:
-        yield opened
+# What no option makes these targets hold.
+NOT_HELD = {("dabnn", "xnor"), ("dabnn", "xnorpp")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", architectures.names())
 @pytest.mark.parametrize("algorithm", algorithms.names())
-def test_every_algorithm_in_every_architecture_is_equal_sign_by_sign(
-    algorithm: str, architecture: str, writer: Writer
+def test_every_target_holds_what_lint_says_and_computes_it_sign_by_sign(
+    algorithm: str, architecture: str, tmp_path: Path
 ) -> None:
-    row = run_case((algorithm, architecture, FIXED.get(architecture, SMALL)), 2, writer)
-    assert (row.failure, row.unexplained, row.inputs) == ("", 0, 2)
-    assert row.signs > 0
-    assert row.max_error < 1e-4
+    key = (algorithm, architecture, FIXED.get(architecture, SMALL))
+    exported = export_once(key, 2, tmp_path / "model.onnx")
+    check_agreement(exported.graph, algorithm)
+    proofs = [exported.by_torch]
+    for target in EVERY:
+        options = targets.held_options(target, ALL_ALLOWED)
+        is_held = not target.refusals(exported.graph, options)
+        assert is_held is ((target.name, algorithm) not in NOT_HELD), target.name
+        if is_held:
+            folder = tmp_path / target.name
+            folder.mkdir()
+            with target.open_writer() as writer:
+                proofs.append(exported.compare_with(target, writer, folder, options))
+    for parity in proofs:
+        assert (parity.inputs, parity.unexplained_flips) == (2, 0)
+        assert sum(layer.signs for layer in parity.layers) > 0
+        assert parity.max_abs_error_same_signs < 1e-4
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from benchmarks.lce_parity import run_case
 from bibench_deploy import export_model
 from bibench_deploy.errors import ConversionError, LoweringError
 from bibench_deploy.graph.facts import binary_convs
@@ -22,7 +21,7 @@ from bibench_deploy.targets.native import TARGET
 from bibench_deploy.targets.native.layers import resident_layers
 from bibench_deploy.targets.native.target import with_own_operators
 from bibench_deploy.verify.parity import Comparison, Observation, Parity, seeded_inputs
-from bibench_train import algorithms, architectures
+from bibench_train import algorithms
 from bibench_train.layers import BinaryConv2d
 from tests.deploy.geometries import signs
 
@@ -259,27 +258,6 @@ def test_the_twin_has_no_binary_layer_and_stands_in_a_folder_of_its_own(tmp_path
     out = tmp_path / "net"
     export_model(network, torch.zeros(1, 3, 9, 9), target="native", out=out, baseline=True)
     assert {node.domain for node in onnx.load(out / "fp32/model.onnx").graph.node} == {""}
-
-
-# Every algorithm, and every architecture in the forms that differ most for this target: a shift
-# before the sign, and factors that are not fused.
-PAIRS = sorted(
-    {(name, "resnet20") for name in algorithms.names()}
-    | {(name, other) for name in ("reactnet", "xnor") for other in architectures.names()}
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "architecture"), PAIRS)
-def test_algorithms_and_architectures_are_equal_sign_by_sign(
-    algorithm: str, architecture: str
-) -> None:
-    size = {"vgg_small": 32}.get(architecture, 16)
-    with TARGET.open_writer() as writer:
-        row = run_case((algorithm, architecture, size), 2, writer, TARGET)
-    assert (row.failure, row.unexplained, row.inputs) == ("", 0, 2)
-    assert row.signs > 0
-    assert row.max_error < 1e-4
 
 
 @pytest.mark.parametrize(
