@@ -105,19 +105,33 @@ def find_compiler(abi: str) -> Compiler:
     return found
 
 
-def build_library(abi: str, folder: Path, compiler: Compiler | None = None) -> Path:
+def build_library(
+    abi: str, folder: Path, compiler: Compiler | None = None, *, has_sanitizers: bool = False
+) -> Path:
     """Build the library for an ABI into a folder.
+
+    Args:
+        abi: the ABI.
+        folder: where it goes.
+        compiler: the first one for the ABI unless given.
+        has_sanitizers: whether it ends the process at the first address or behaviour that is
+            not defined. Then the process must start with LD_PRELOAD naming libasan, libubsan
+            and libstdc++, each where `g++ -print-file-name=libasan.so` and the like say.
 
     Raises:
         BuildError: there is no compiler for it, or it failed.
     """
     compiler = compiler or find_compiler(abi)
     path = folder / NAME
-    exports = f"-Wl,--version-script={KERNELS / 'exports.map'}"
-    flags = ["-shared", "-s", "-Wl,--gc-sections", exports]
-    if not compiler.is_zig:
-        flags += ["-static-libstdc++", "-static-libgcc", "-Wl,-z,defs"]
-    _build(compiler, sorted(KERNELS.glob("*.cpp")), path, flags)
+    flags = ["-shared", f"-Wl,--version-script={KERNELS / 'exports.map'}"]
+    if has_sanitizers:
+        flags += _SANITIZERS
+    else:
+        flags += ["-s", "-Wl,--gc-sections"]
+        if not compiler.is_zig:
+            flags += ["-static-libstdc++", "-static-libgcc", "-Wl,-z,defs"]
+    more_flags = _SANITIZERS if has_sanitizers else ()
+    _build(compiler, sorted(KERNELS.glob("*.cpp")), path, flags, more_flags)
     return path
 
 
