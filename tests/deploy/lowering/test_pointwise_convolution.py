@@ -86,7 +86,7 @@ def test_layers_that_read_the_same_tokens_share_their_map(make_graph, keeps) -> 
 
 def test_a_scale_per_token_is_no_scale_per_channel(make_graph) -> None:
     model = make_graph(
-        "g (float[1,5,6] x) => (y) { s = Sign(x)  a = MatMul(s, w)  y = Mul(a, tokens) }",
+        "g (float[1,5,6] x) => (y) { s = PlusMinus(x)  a = MatMul(s, w)  y = Mul(a, tokens) }",
         w=ARRAYS["w"],
         tokens=np.arange(1, 6).reshape(5, 1),
     )
@@ -96,12 +96,12 @@ def test_a_scale_per_token_is_no_scale_per_channel(make_graph) -> None:
 
 
 THROUGH_LCE = {
-    "tokens behind a strided convolution": """s0 = Sign(x)
+    "tokens behind a strided convolution": """s0 = PlusMinus(x)
         [stem] h = Conv<strides=[2,2], pads=[1,1,1,1]>(s0, stem)
         t1 = Reshape(h, flat)  t2 = Transpose<perm=[0,2,1]>(t1)  t = Sub(t2, own)
         s = Sign(t)  a = MatMul(s, w1)  b = Mul(a, alpha)  c = Add(b, shift)
         u = Sign(c)  d = MatMul(u, w2)  y = Mul(d, alpha)""",
-    "channels last behind a strided convolution": """s0 = Sign(x)
+    "channels last behind a strided convolution": """s0 = PlusMinus(x)
         [stem] h = Conv<strides=[2,2], pads=[1,1,1,1]>(s0, stem)
         t2 = Transpose<perm=[0,2,3,1]>(h)  t = Sub(t2, own)
         s = Sign(t)  a = MatMul(s, w1)  b = Mul(a, alpha)  c = Add(b, shift)
