@@ -414,7 +414,8 @@ class GraphRunner:
             if sign not in inputs:
                 name = f"forced_{len(inputs)}"
                 inputs[sign] = ir.Value(name=name, shape=sign.shape, type=sign.type)
-                sign.replace_all_uses_with(inputs[sign])
+                for use in sign.uses():  # and not an output of the graph that it may be, too
+                    use.node.replace_input_with(use.idx, inputs[sign])
                 graph.inputs.append(inputs[sign])
             self._sign_names.append(str(inputs[sign].name))
 

@@ -74,6 +74,11 @@ def test_equal_engines_have_no_flips(model, honest) -> None:
     }
 
 
+def test_signs_that_the_graph_gives_as_well_are_compared(make_graph, honest) -> None:
+    model = make_graph(TEXT.replace("=> (y)", "=> (y, t)"), **ARRAYS)
+    assert compare(model, INPUTS, honest, "LCE").flip_rate == 0
+
+
 def test_rounding_of_the_outputs_passes_and_is_told(model, honest) -> None:
     rounded = dataclasses.replace(honest, outputs=honest.outputs + np.float32(1e-6))
     parity = compare(model, INPUTS, rounded, "LCE")
