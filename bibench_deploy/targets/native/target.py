@@ -64,7 +64,14 @@ from bibench_deploy.targets.native.description import (
     size_by_part,
 )
 from bibench_deploy.targets.native.layers import account_layers, resident_layers
-from bibench_deploy.targets.native.operators import DOMAIN, drop_unread_outputs, unpack_signs
+from bibench_deploy.targets.native.operators import (
+    BINARY_CONV,
+    DOMAIN,
+    FLOAT_STEM,
+    drop_unread_outputs,
+    is_own,
+    unpack_signs,
+)
 from bibench_deploy.targets.native.passes.binary_operators import binary_operators, layer_input
 from bibench_deploy.targets.native.passes.channels_last import channels_last
 from bibench_deploy.targets.native.passes.fused_stem import fused_stem
@@ -117,6 +124,7 @@ class NativeTarget(Target):
     def lower(self, model: ir.Model) -> ir.Model:
         """A copy in canonical form, of ONNX's own operators alone."""
         lowered = model.clone()
+        names = [value.name for value in lowered.graph.outputs]
         two_dimensional(lowered)
         pointwise_convolution(lowered)
         fold_pad(lowered)
@@ -133,7 +141,7 @@ class NativeTarget(Target):
         double_input_channels(lowered)
         fold_batch_norm(lowered)
         normalize(lowered)
-        NameFixPass()(lowered)
+        _name_outputs(lowered, names)
         return lowered
 
     @contextmanager
@@ -212,13 +220,40 @@ def with_own_operators(lowered: ir.Model, images: _Array | None = None) -> ir.Mo
     written = lowered.clone()
     written.ir_version = min(written.ir_version, IR_VERSION)
     written.graph.opset_imports[DOMAIN] = 1
+    given = set(written.graph)
     if images is not None:
         int8_stem(written, images)
     binary_operators(written)
     fused_stem(written)
     channels_last(written)
+    _part_nodes(written, given)
+    _name_outputs(written, [value.name for value in lowered.graph.outputs])
     drop_unread_outputs(written.graph)
     return written
+
+
+def _name_outputs(model: ir.Model, names: list[str | None]) -> None:
+    """Give the outputs back their names, which passes take; any other value parts with them."""
+    for value, name in zip(model.graph.outputs, names, strict=True):
+        value.name = name
+    NameFixPass()(model)
+
+
+def _part_nodes(model: ir.Model, given: set[ir.Node]) -> None:
+    """Rename nodes that the passes added where the network has such a one; layers keep theirs.
+
+    Args:
+        model: as the passes leave it.
+        given: the nodes before them.
+    """
+    names = {node.name for node in given}
+    for node in model.graph:
+        is_layer = is_own(node, BINARY_CONV, FLOAT_STEM) or node.op_type == "QLinearConv"
+        if node in given or is_layer:
+            continue
+        while node.name in names:
+            node.name = f"{node.name}_added"
+        names.add(node.name)
 
 
 class _Executor:

@@ -37,7 +37,7 @@ def channels_last(model: ir.Model) -> None:
         elif node.op_type in ("GlobalAveragePool", "ReduceMean") and node.domain == "":
             _average(graph, node)
     for node in list(graph):
-        if is_transpose(node, TO_NHWC):
+        if is_transpose(node, TO_NHWC) and not node.outputs[0].is_graph_output():
             _cancel(node)
     RemoveUnusedNodesPass()(model)
     for node in list(graph):

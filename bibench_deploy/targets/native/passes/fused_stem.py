@@ -103,7 +103,7 @@ def _fuse(model: ir.Model, conv: ir.Node) -> None:
     packed.replace_all_uses_with(stem.outputs[SIGNS_OF[FLOAT_STEM]])
     chain.binarized.outputs[NUMBERS_OF[BINARIZE]].replace_all_uses_with(numbers)
     for use in chain.end.uses():
-        if is_transpose(use.node, TO_NHWC):
+        if is_transpose(use.node, TO_NHWC) and not use.node.outputs[0].is_graph_output():
             use.node.outputs[0].replace_all_uses_with(numbers)
     RemoveUnusedNodesPass()(model)
     if chain.end.uses() or chain.end.is_graph_output():

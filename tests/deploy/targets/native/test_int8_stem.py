@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from bibench_deploy import WriteOptions
@@ -13,7 +14,10 @@ from bibench_deploy.cli.export import summary
 from bibench_deploy.errors import OptionError
 from bibench_deploy.export.pipeline import export_source
 from bibench_deploy.export.source import from_module, resolve_source
+from bibench_deploy.targets.native import TARGET
 from bibench_deploy.targets.native.passes.int8_stem import int8_stem
+from bibench_deploy.targets.native.target import with_own_operators
+from bibench_deploy.targets.onnx.run_model import load_session
 
 INT8 = WriteOptions(stem="int8")
 DIGITS = Path(__file__).parents[4] / "models" / "digits-resnet20-reactnet"
@@ -46,6 +50,25 @@ def test_it_is_within_its_steps_of_the_float_one(behind: str, make_graph: Any, r
     # One step of the result; and of the input and the weights over 27 products, as noise.
     assert np.abs(np.stack(found) - np.stack(exact)).max() < spread / 255 + 0.15
     assert np.abs(np.stack(found) - np.stack(exact)).mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("behind", "outputs"),
+    [("", "(c)"), ("y = Relu(c)", "(y)"), (f"y = {POOL}(c)", "(y)"),
+     ("y = Relu(c)  z = Neg(y)", "(z, y)")],
+)  # fmt: skip
+def test_what_the_graph_gives_keeps_its_name(behind: str, outputs: str, make_graph: Any) -> None:
+    graph = make_graph(
+        f"g (float[1,3,8,8] x) => {outputs} {{ {CONV}  {behind} }}",
+        w=np.ones((8, 3, 3, 3)), b=np.ones(8),
+    )  # fmt: skip
+    written = with_own_operators(TARGET.lower(graph), np.ones((1, 3, 8, 8), np.float32))
+    assert "QLinearConv" in {node.op_type for node in written.graph}
+    names = outputs.strip("()").split(", ")
+    found = load_session(ir.to_proto(written).SerializeToString()).run(
+        names, {"x": np.ones((1, 3, 8, 8), np.float32)}
+    )
+    assert len(found) == len(names)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from bibench_deploy.errors import ConversionError, LoweringError
 from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.graph.load import load_graph
 from bibench_deploy.targets._target import WriteOptions
-from bibench_deploy.targets.native import TARGET
+from bibench_deploy.targets.native import TARGET, library
 from bibench_deploy.targets.native.layers import resident_layers
 from bibench_deploy.targets.native.target import with_own_operators
+from bibench_deploy.targets.onnx.run_model import load_session
 from bibench_deploy.verify.parity import Comparison, Observation, Parity, seeded_inputs
 from bibench_train import algorithms
 from bibench_train.layers import BinaryConv2d
@@ -168,6 +169,79 @@ def test_rows_tokens_and_batches_are_held(text: str, prove: Any) -> None:
     assert parity.unexplained_flips == 0
     assert parity.max_abs_error_same_signs < 1e-4
     assert "BinaryConv" in kinds(model)
+
+
+GIVEN_TOO = {
+    "the signs": ("(z, s)", f"s = Sign(a)  c = {PADDED}(s, w)  z = Relu(c)"),
+    "the clip of the stem": (
+        "(y, z)",
+        f"y = Clip(a, low, high)  s = Sign(a)  c = {PADDED}(s, w)  z = Relu(c)",
+    ),
+    "a layer's numbers": (
+        "(y, c, e)",
+        (
+            f"s = Sign(a)  c = {PADDED}(s, w)  n = {BN.format('c')}  t = Sign(n) "
+            f"y = {PADDED}(t, v)  e = Clip(n, low, high)"
+        ),
+    ),
+    "a layer's channels last": (
+        "(y, z)",
+        f"s = Sign(a)  c = {PADDED}(s, w)  y = Transpose<perm=[0,2,3,1]>(c)  z = Relu(c)",
+    ),
+    "the stem's channels last": (
+        "(z, y)",
+        f"s = Sign(a)  c = {PADDED}(s, w)  z = Relu(c)  y = Transpose<perm=[0,2,3,1]>(a)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN_TOO)
+def test_whatever_a_graph_gives_keeps_its_name_and_numbers(
+    name: str, make_graph: Any, prove: Any, tmp_path: Path
+) -> None:
+    outputs, body = GIVEN_TOO[name]
+    text = f"g (float[1,3,8,8] x) => {outputs} {{ {STEM} {body} }}"
+    parity, _ = prove(text)
+    assert parity.unexplained_flips == 0
+    source = ir.to_proto(make_graph(text, **used(text))).SerializeToString()
+    written = (tmp_path / "model.onnx").read_bytes()
+    feed = {"x": seeded_inputs((1, 3, 8, 8), 1, 0)}
+    names = outputs.strip("()").split(", ")
+    expected = load_session(source).run(names, feed)
+    found = load_session(written, custom_ops_library=library()).run(names, feed)
+    for own, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        (
+            f"s = Sign(a)  c = {PADDED}(s, w)  c_given = Tanh(c)  c_numbers = Neg(c_given) "
+            "c_scale = Tanh(c_numbers)  c_packed_weights = Neg(c_scale) "
+            "y = Add(c_packed_weights, a)"
+        ),
+        (
+            f"a_numbers = Tanh(a)  s = Sign(a)  c = {PADDED}(s, w)  a_given = Add(c, a_numbers) "
+            "a_packed = Tanh(a_given)  a_weights = Neg(a_packed)  y = Relu(a_weights)"
+        ),
+        (
+            f"a_nhwc = Tanh(a)  s = Sign(a)  c = {PADDED}(s, w)  d = Add(c, a_nhwc) "
+            "a_nhwc_nhwc = Tanh(d)  y = Relu(a_nhwc_nhwc)"
+        ),
+        # The second layer has the name of what would stand behind the first.
+        (
+            f"s = Sign(a)  c = {PADDED}(s, w)  n = {BN.format('c')}  p = Tanh(n)  t = Sign(p) "
+            f"c_given = {PADDED}(t, v)  y = Add(c_given, p)"
+        ),
+    ],
+)
+def test_names_that_the_library_would_give_may_be_taken(body: str, prove: Any) -> None:
+    parity, model = prove(MAP.format(STEM + body))
+    assert parity.unexplained_flips == 0
+    assert parity.max_abs_error_same_signs < 1e-4
+    names = [node.name for node in model.graph]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 4.0, -2.0])
