@@ -106,6 +106,7 @@ def notes(model: ir.Model) -> tuple[str, ...]:
 
 def normalize(model: ir.Model) -> None:
     """Fold constants and drop nodes that do nothing, in place; keeps what is computed."""
+    names = [value.name for value in model.graph.outputs]
     while True:
         common_passes.NameFixPass()(model)  # shapes are found by name
         with quiet():
@@ -123,7 +124,29 @@ def normalize(model: ir.Model) -> None:
         common_passes.IdentityEliminationPass()(model)
         common_passes.RemoveUnusedNodesPass()(model)
         if not is_changed:
+            name_outputs(model, names)
             return
+
+
+def name_outputs(model: ir.Model, names: list[str | None]) -> None:
+    """Give the outputs back their names, which rewriting takes; no other value keeps one of them.
+
+    What is given twice has an Identity; an input or a constant that is given keeps its own name.
+
+    Args:
+        model: the graph.
+        names: of its outputs, in order.
+    """
+    outputs = model.graph.outputs
+    for index, (value, name) in enumerate(zip(list(outputs), names, strict=True)):
+        if value in outputs[:index]:
+            same = ir.node("Identity", [value], name=name)
+            model.graph.append(same)
+            outputs[index] = same.outputs[0]
+            outputs[index].shape, outputs[index].type = value.shape, value.type
+        if outputs[index].producer() is not None:
+            outputs[index].name = name
+    common_passes.NameFixPass()(model)
 
 
 def _infer_shapes(model: ir.Model) -> None:

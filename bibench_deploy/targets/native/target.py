@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass
 
 from bibench_deploy.artifact import writing
 from bibench_deploy.errors import ConversionError
 from bibench_deploy.graph.description import FileDescription
 from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
-from bibench_deploy.graph.load import normalize
+from bibench_deploy.graph.load import name_outputs, normalize
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.centre_thresholds import centre_thresholds
 from bibench_deploy.lowering.double_input_channels import double_input_channels
@@ -141,7 +140,7 @@ class NativeTarget(Target):
         double_input_channels(lowered)
         fold_batch_norm(lowered)
         normalize(lowered)
-        _name_outputs(lowered, names)
+        name_outputs(lowered, names)
         return lowered
 
     @contextmanager
@@ -227,16 +226,9 @@ def with_own_operators(lowered: ir.Model, images: _Array | None = None) -> ir.Mo
     fused_stem(written)
     channels_last(written)
     _part_nodes(written, given)
-    _name_outputs(written, [value.name for value in lowered.graph.outputs])
+    name_outputs(written, [value.name for value in lowered.graph.outputs])
     drop_unread_outputs(written.graph)
     return written
-
-
-def _name_outputs(model: ir.Model, names: list[str | None]) -> None:
-    """Give the outputs back their names, which passes take; any other value parts with them."""
-    for value, name in zip(model.graph.outputs, names, strict=True):
-        value.name = name
-    NameFixPass()(model)
 
 
 def _part_nodes(model: ir.Model, given: set[ir.Node]) -> None:

@@ -163,6 +163,16 @@ def test_nodes_that_do_nothing_go_and_the_numbers_stay(
     np.testing.assert_array_equal(run_graph(model, x), run_graph(proto, x))
 
 
+@pytest.mark.parametrize("given", ["h", "x, float[1,4,5,5] h", "h, float[1,4,5,5] x"])
+@pytest.mark.parametrize("form", NOTHING)
+def test_what_the_graph_gives_keeps_its_name(form, given, make_graph, run_graph) -> None:
+    text = f"g (float[1,4,5,5] z) => (float[1,4,5,5] {given}) {{ x = Neg(z)  {NOTHING[form]} }}"
+    model = make_graph(text, zero=0.0, one=1.0, zeros=np.zeros((1, 4, 5, 5)))
+    assert [value.name for value in model.graph.outputs] == given.split(", float[1,4,5,5] ")
+    x = np.random.default_rng(0).standard_normal((1, 4, 5, 5)).astype(np.float32)
+    np.testing.assert_array_equal(run_graph(model, x), -x)
+
+
 def test_adding_zeros_that_enlarge_a_tensor_is_kept(make_graph) -> None:
     text = "g (float[1,4,1,1] x) => (float[1,4,3,3] y) { h = Add(x, zeros)  y = Relu(h) }"
     assert ops(make_graph(text, zeros=np.zeros((1, 4, 3, 3)))) == ["Add", "Relu"]
