@@ -191,9 +191,15 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """The one node that reads a value; None where several do, or the graph gives it out."""
+    """The one node that reads a value.
+
+    None where several do, where the graph gives it out, or where a branch of an If reads it, or
+    the body of a Loop.
+    """
     uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not value.graph:
+        return None
+    return uses[0].node
 
 
 def before_padding(value: ir.Value) -> tuple[ir.Value, tuple[int, int, int, int], float]:

@@ -150,6 +150,8 @@ class _Rewriter:
         if value.is_graph_output() or layer.signed is not None:
             return False
         signed, offset, others = self._readers(value, channels)
+        if any(node.graph is not self._graph for node in others):
+            others = []  # a branch of an If reads it, so that it has to be there
         if signed is not None:
             layer.signed, layer.sign_offset = signed, offset
             # Between low < 0 and high ≥ 0 a clip changes no sign.

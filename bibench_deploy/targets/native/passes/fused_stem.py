@@ -121,6 +121,8 @@ def _follow(value: ir.Value) -> _Chain | None:
         readers = [use.node for use in chain.end.uses()]
         _find_sign(chain, readers)
         others = [node for node in readers if not _leads_to(node, chain.binarized)]
+        if any(node.graph is not value.graph for node in others):
+            others = []  # a branch of an If reads it, so that it has to be there
         bounds = _bounds(others[0]) if len(others) == 1 else None
         if chain.binarized is not None:
             has_numbers = bool(chain.binarized.outputs[NUMBERS_OF[BINARIZE]].uses())

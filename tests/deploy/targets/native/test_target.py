@@ -59,6 +59,7 @@ ARRAYS = {
     "low": -1.0,
     "high": 1.0,
     "around": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    "zero": 0.0,
     "plus": 1.0,
     "minus": -1.0,
     "place": RNG.uniform(0.5, 2, (8, 8)),
@@ -242,6 +243,26 @@ def test_names_that_the_library_would_give_may_be_taken(body: str, prove: Any) -
     assert parity.max_abs_error_same_signs < 1e-4
     names = [node.name for node in model.graph]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("read", "operator"),
+    [("a", "Clip({}, low, high)"), ("c", "Clip({}, low, high)"), ("c", "Relu({})"),
+     ("c", "Add({}, shift)"), ("c", "PRelu({}, slope)"), ("c", BN)],
+)  # fmt: skip
+def test_what_only_a_branch_reads_stays(read: str, operator: str, prove: Any) -> None:
+    other = "c" if read == "a" else "a"
+    parity, model = prove(
+        MAP.format(
+            f"{STEM}  s = Sign(a)  c = {PADDED}(s, w)  r = ReduceSum<keepdims=0>(x) "
+            "i = Greater(r, zero)  y = If<"
+            f"then_branch = t () => (float[1,16,8,8] d) {{ d = {operator.format(read)} }},"
+            f"else_branch = e () => (float[1,16,8,8] d) {{ d = Neg({other}) }}>(i)"
+        )
+    )
+    assert parity.unexplained_flips == 0
+    assert parity.max_abs_error_same_signs < 1e-4
+    assert "BinaryConv" in kinds(model)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 4.0, -2.0])
