@@ -438,8 +438,8 @@ class GraphRunner:
 
 # Operators that pass rounding on; a convolution's own sum is judged by its output.
 _PASSING = frozenset(
-    ["Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Div", "Flatten", "Mul",
-     "MaxPool", "Pad", "PRelu", "Relu", "Reshape", "Sub", "Transpose"]
+    ["Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Div", "Flatten", "LeakyRelu",
+     "Mul", "MaxPool", "Neg", "Pad", "PRelu", "Relu", "Reshape", "Sub", "Tanh", "Transpose"]
 )  # fmt: skip
 
 

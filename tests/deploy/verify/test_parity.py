@@ -107,6 +107,20 @@ def test_a_flip_within_rounding_is_counted_and_explained(make_graph) -> None:
     assert parity.max_abs_error_same_signs == 0
 
 
+@pytest.mark.parametrize("between", ["Tanh(c)", "Neg(c)", "LeakyRelu(c)"])
+def test_rounding_of_a_sum_is_that_of_its_terms_behind_what_passes_it_on(
+    between, model, make_graph
+) -> None:
+    """A sum of zero is 1e-7 where its terms are 1, and nearly that behind a Tanh."""
+    other = make_graph(TEXT.replace("t = Sign(c)", f"n = {between}  t = Sign(n)"), **ARRAYS)
+    signs = [np.ones((1, 4, 6, 6), np.float32), np.ones((1, 8, 6, 6), np.float32)]
+    found, plain = (
+        GraphRunner(graph, forced=True).run_forced(INPUTS[:1], signs)[2][1]
+        for graph in (other, model)
+    )
+    assert (found >= plain).all()
+
+
 @pytest.mark.parametrize(("layer", "name"), [(0, "one"), (1, "two")])
 def test_a_flip_far_from_zero_names_its_layer(layer, name, model, honest) -> None:
     flipped = with_signs(honest, layer, lambda signs: np.negative(signs[2, 3], out=signs[2, 3]))
