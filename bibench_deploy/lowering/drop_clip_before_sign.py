@@ -11,7 +11,8 @@ low + s < 0, and rounding a sum of two numbers never changes its sign: this is e
 low + s = 0 or high + s = 0 the clip may change signs and stays.
 
 The sign of prelu(x) + s with a slope a > 0 is that of x + s where s ≤ 0, and of x + s/a
-where s > 0, but for the rounding of a · x and s/a.
+where s > 0, but for the rounding of a · x and s/a. It stays where the sign of that would
+never change.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import onnx_ir as ir
 from bibench_deploy.graph.facts import binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
+from bibench_deploy.graph.value_range import value_range
 from bibench_deploy.lowering.sign_places import LAYOUT
 
 _Vector = npt.NDArray[np.float64]
@@ -145,12 +147,17 @@ def _scale_shifts(graph: ir.Graph, node: ir.Node, reached: _Reached) -> bool:
             return False  # channels were moved on the way
     if (slopes < _SMALLEST_SLOPE).any():
         return False
+    moved = []
+    low, high = value_range(node.inputs[0])
     for add in reached.shifts:
         shift = _constant_of_add(add)
         assert shift is not None
+        moved.append(np.where(shift > 0, shift / slopes, shift).astype(np.float32))
+        if low + moved[-1].min() >= 0 or high + moved[-1].max() < 0:
+            return False  # a sign that never changes would not be found to be one
+    for add, before in zip(reached.shifts, moved, strict=True):
         index = 0 if constant_of(add.inputs[0]) is not None else 1
         rank = len(shape_of(add.outputs[0]))
-        moved = np.where(shift > 0, shift / slopes, shift).astype(np.float32)
-        shaped = moved.reshape(1, -1, *(1,) * (rank - 2))
+        shaped = before.reshape(1, -1, *(1,) * (rank - 2))
         add.replace_input_with(index, add_initializer(graph, f"{add.name}_before", shaped))
     return True

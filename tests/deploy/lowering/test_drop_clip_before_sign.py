@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bibench_deploy.graph.facts import binary_convs
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
 
@@ -194,3 +195,13 @@ def test_a_prelu_that_turns_or_loses_a_sign_stays(slope, make_graph) -> None:
     canonical_binarization(model)
     drop_clip_before_sign(model)
     assert rectifiers(model) == 1
+
+
+@pytest.mark.parametrize("shift", [0.5, -2.0])
+def test_a_prelu_stays_where_the_sign_before_it_would_never_change(shift, make_graph) -> None:
+    """Then the layer would be found to be none, and lost: tanh(x) + 0.5 / 0.1 is never below 0."""
+    text = LAYER.format("t = Tanh(x)  p = LeakyRelu<alpha=0.1>(t)  h = Add(p, shift)")
+    graph = make_graph(text, w=SIGNS, shift=shift)
+    canonical_binarization(graph)
+    drop_clip_before_sign(graph)
+    assert len(binary_convs(graph)) == 1
