@@ -153,8 +153,9 @@ def _scale_shifts(graph: ir.Graph, node: ir.Node, reached: _Reached) -> bool:
         shift = _constant_of_add(add)
         assert shift is not None
         moved.append(np.where(shift > 0, shift / slopes, shift).astype(np.float32))
-        if low + moved[-1].min() >= 0 or high + moved[-1].max() < 0:
-            return False  # a sign that never changes would not be found to be one
+    signed = [*moved, np.zeros(1, np.float32)] if reached.is_signed_as_it_is else moved
+    if any(low + shift.min() >= 0 or high + shift.max() <= 0 for shift in signed):
+        return False  # a sign that never changes would not be found to be one
     for add, before in zip(reached.shifts, moved, strict=True):
         index = 0 if constant_of(add.inputs[0]) is not None else 1
         rank = len(shape_of(add.outputs[0]))

@@ -197,11 +197,15 @@ def test_a_prelu_that_turns_or_loses_a_sign_stays(slope, make_graph) -> None:
     assert rectifiers(model) == 1
 
 
-@pytest.mark.parametrize("shift", [0.5, -2.0])
-def test_a_prelu_stays_where_the_sign_before_it_would_never_change(shift, make_graph) -> None:
+@pytest.mark.parametrize(
+    "body",
+    ["t = Tanh(x)  p = LeakyRelu<alpha=0.1>(t)  h = Add(p, half)",
+     "t = Tanh(x)  p = LeakyRelu<alpha=0.1>(t)  h = Add(p, far)",
+     "c = Clip(x, half)  n = Neg(c)  h = LeakyRelu<alpha=0.1>(n)"],
+)  # fmt: skip
+def test_a_prelu_stays_where_the_sign_of_what_is_before_never_changes(body, make_graph) -> None:
     """Then the layer would be found to be none, and lost: tanh(x) + 0.5 / 0.1 is never below 0."""
-    text = LAYER.format("t = Tanh(x)  p = LeakyRelu<alpha=0.1>(t)  h = Add(p, shift)")
-    graph = make_graph(text, w=SIGNS, shift=shift)
+    graph = make_graph(LAYER.format(body), w=SIGNS, half=0.5, **BOUNDS)
     canonical_binarization(graph)
     drop_clip_before_sign(graph)
     assert len(binary_convs(graph)) == 1
