@@ -61,17 +61,22 @@ class UnfitGraphError(GraphError):
         rule: name of the lint rule that explains it.
         finding: what was found, without the file's name.
         hint: what to do.
+        node: name of the node; empty where it is the file as a whole.
     """
 
-    def __init__(self, rule: str, finding: str, hint: str, place: str = "") -> None:
+    def __init__(
+        self, rule: str, finding: str, hint: str, place: str = "", *, node: str = ""
+    ) -> None:
         self.rule = rule
         self.finding = finding
         self.hint = hint
-        super().__init__(f"{place}{finding}; {hint}")
+        self.node = node
+        where = f'node "{node}": ' if node else ""
+        super().__init__(f"{place}{where}{finding}; {hint}")
 
     def at(self, place: str) -> UnfitGraphError:
         """The same, said of a file."""
-        return UnfitGraphError(self.rule, self.finding, self.hint, place)
+        return UnfitGraphError(self.rule, self.finding, self.hint, place, node=self.node)
 
 
 class OptionError(DeployError):

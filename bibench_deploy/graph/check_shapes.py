@@ -7,7 +7,7 @@ import math
 import onnx
 import onnx_ir as ir
 
-from bibench_deploy.errors import GraphError
+from bibench_deploy.errors import GraphError, UnfitGraphError
 
 # What one tensor may hold: 2 GiB in float32, far beyond any image that a board sees.
 LARGEST_TENSOR = 2**29
@@ -24,8 +24,10 @@ def check_shapes(model: ir.Model) -> None:
         model: a graph whose shapes have been inferred, and not taken from the file.
 
     Raises:
-        GraphError: names the first node that fits its inputs badly, has no static shape, or
-            gives more numbers than can be computed.
+        UnfitGraphError: names the first node whose inputs have static shapes and whose
+            result has none.
+        GraphError: names the first node that fits its inputs badly or gives more numbers than
+            can be computed.
     """
     for node in model.graph:
         _check_steps(node)
@@ -39,9 +41,11 @@ def check_shapes(model: ir.Model) -> None:
                 f'node "{node.name}" ({node.op_type}) does not fit its inputs {shapes}; {_AGAIN}'
             )
         if _is_open(node):
-            raise GraphError(
-                f'node "{node.name}" ({node.op_type}) gives a tensor of no fixed size; '
-                "export a model whose sizes do not depend on what it is fed"
+            raise UnfitGraphError(
+                "dynamic-shape",
+                f"{node.op_type} gives a tensor whose size is not known before the network runs",
+                "let no size depend on what the network is fed, or end the model before this node",
+                node=node.name or "",
             )
         for value in node.outputs:
             if value.shape is not None and math.prod(_sizes(value)) > LARGEST_TENSOR:

@@ -49,9 +49,10 @@ def load_graph(path: Path) -> ir.Model:
         and matters to a user is in `notes`.
 
     Raises:
-        GraphError: the file is missing, is not ONNX, fails the checker, is older than
-            opset 11 or newer than all that are known, has a shape that is not static apart
-            from the batch or is beyond what can be run, or gives a constant.
+        UnfitGraphError: the file is sound, and is older than opset 11 or newer than all that
+            are known, or has a shape that is not static apart from the batch.
+        GraphError: the file is missing, is not ONNX, fails the checker, has a shape that is
+            beyond what can be run, or gives a constant.
     """
     try:
         with quiet():
@@ -83,6 +84,8 @@ def _check_with_batch(model: ir.Model) -> None:
         normalize(model)
         check_shapes(model)
         _check_outputs(model, names)
+    except UnfitGraphError:
+        raise  # it is so whatever the batch
     except GraphError as error:
         batch = "; ".join(notes(model))
         if not batch:

@@ -57,8 +57,8 @@ def lint_file(
 ) -> tuple[LintResult, ...]:
     """Check an .onnx file for several targets; each with what it has of the options.
 
-    A file that is sound and that no target takes (of an old opset, of dynamic sizes, in half
-    precision) is a finding; what cannot be read is an error.
+    A file that is sound and that no target takes (of an old opset, of sizes that are dynamic or
+    depend on what is fed, in half precision) is a finding; what cannot be read is an error.
 
     Raises:
         GraphError: the file cannot be read as an ONNX model.
@@ -67,7 +67,9 @@ def lint_file(
         model = load_graph(path)
     except UnfitGraphError as error:
         rule = rules_by_name()[error.rule]
-        finding = Finding(rule.code, rule.name, Severity.ERROR, "", error.finding, error.hint)
+        finding = Finding(
+            rule.code, rule.name, Severity.ERROR, error.node, error.finding, error.hint
+        )
         return tuple(LintResult(target.name, (), (finding,)) for target in targets)
     return tuple(lint_graph(model, target, held_options(target, options)) for target in targets)
 

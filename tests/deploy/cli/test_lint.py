@@ -1,5 +1,6 @@
 import json
 
+import onnx
 import pytest
 
 HEAVY = (
@@ -14,6 +15,17 @@ HEAVY = (
 def test_the_exit_code_tells_the_worst_finding(name, code, strict, networks, bibench) -> None:
     assert bibench("lint", f"{name}.onnx").exit_code == code
     assert bibench("lint", f"{name}.onnx", "--error-on-warning").exit_code == strict
+
+
+def test_a_size_that_depends_on_the_numbers_is_a_finding_and_exit_1(
+    tmp_path, monkeypatch, bibench, make_proto
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "g (float[1,4] x) => (int64[2,K] y) { [found] y = NonZero(x) }"
+    onnx.save(make_proto(text), "model.onnx")
+    result = bibench("lint", "model.onnx")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.startswith("found\n  error: BIB502 dynamic-shape: NonZero gives a tensor")
 
 
 def test_findings_are_on_stdout_and_nothing_else_is_anywhere(networks, bibench) -> None:

@@ -3,6 +3,7 @@ import onnx
 import pytest
 
 from bibench_deploy import targets
+from bibench_deploy.errors import GraphError, UnfitGraphError
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.runner import lint_file
 
@@ -32,6 +33,41 @@ def test_a_dynamic_batch_becomes_1_which_is_told(make_proto, tmp_path) -> None:
 
 def test_fixed_sizes_are_clean(make_proto, tmp_path) -> None:
     assert found(make_proto, tmp_path, "1,3,8,8") == []
+
+
+# Nodes from x to y, and the node whose size depends on the numbers; what follows has no shape.
+DATA_DEPENDENT = {
+    "NonZero": "[found] z = NonZero(x)  c = Cast<to=1>(z)  y = ReduceMean(c, axes)",
+    "Reshape": "s = ReduceSum<keepdims=0>(x, axes)  c = Cast<to=7>(s)  [found] y = Reshape(x, c)",
+    "Range": "m = ReduceMax<keepdims=0>(x)  [found] y = Range(zero, m, one)",
+}
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize("operator", DATA_DEPENDENT)
+def test_a_size_that_depends_on_the_numbers_is_an_error_of_its_node(
+    operator, batch, make_proto, tmp_path
+) -> None:
+    nodes = DATA_DEPENDENT[operator]
+    proto = make_proto(
+        f"g (float[{batch},4,8,8] x) => (float[K] y) {{ {nodes} }}",
+        axes=np.array([1, 2, 3]), zero=0.0, one=1.0,
+    )  # fmt: skip
+    onnx.save(proto, tmp_path / "model.onnx")
+    for result in lint_file(tmp_path / "model.onnx", EVERY):
+        (finding,) = result.findings
+        assert (finding.code, finding.severity) == ("BIB502", Severity.ERROR)
+        assert finding.layer == "found"
+        assert finding.message.startswith(f"{operator} gives a tensor whose size is not")
+        assert finding.hint
+
+
+def test_a_reshape_to_a_wrong_size_is_no_model(make_proto, tmp_path) -> None:
+    text = "g (float[1,4,8,8] x) => (float[A,B] y) { y = Reshape(x, sizes) }"
+    onnx.save(make_proto(text, sizes=np.array([3, -1])), tmp_path / "model.onnx")
+    with pytest.raises(GraphError, match="does not fit its inputs") as raised:
+        lint_file(tmp_path / "model.onnx", EVERY)
+    assert not isinstance(raised.value, UnfitGraphError)
 
 
 UNFIT = {
