@@ -103,6 +103,16 @@ def _fits(node: ir.Node) -> bool:
             and weight[0] % group == 0
             and (len(given) < 3 or given[2] == [weight[0]])
         )
+    if node.op_type == "ConvTranspose" and len(given) >= 2:
+        x, weight = given[:2]
+        group = node.attributes.get_int("group", 1)
+        return (
+            len(x) == len(weight) >= 3
+            and x[1] == weight[0]
+            and group > 0
+            and weight[0] % group == 0
+            and (len(given) < 3 or given[2] == [weight[1] * group])
+        )
     if node.op_type == "BatchNormalization" and len(given) == 5:
         return len(given[0]) >= 2 and all(sizes == [given[0][1]] for sizes in given[1:])
     if node.op_type == "Clip":

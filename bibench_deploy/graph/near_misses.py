@@ -84,7 +84,7 @@ def why_not_one_layer(model: ir.Model, node: ir.Node) -> str | None:
     weight, source = constant_of(node.inputs[1]), node.inputs[0]
     if source is None or weight is None or weight.dtype != np.float32 or weight.ndim < 2:
         return None
-    parts = binary_weight(weight.astype(np.float32, copy=False), _output_axis(node))
+    parts = binary_weight(weight.astype(np.float32, copy=False), output_axis(node))
     if parts is None or (parts[0] == parts[0].flat[0]).all():
         return None
     binarization = find_binarization(model, _before_layout(model, source))
@@ -111,7 +111,7 @@ def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, str, tuple[ir
     if source is None or weight is None or weight.dtype != np.float32 or weight.ndim < 2:
         return "", "", ()
     array: npt.NDArray[np.float32] = weight.astype(np.float32, copy=False)
-    axis = _output_axis(node)
+    axis = output_axis(node)
     parts = binary_weight(array, axis)
     end = _before_layout(model, source)
     binarization = find_binarization(model, end)
@@ -132,7 +132,8 @@ def _reason_of_layer(model: ir.Model, node: ir.Node) -> tuple[str, str, tuple[ir
     return "binary-weights-on-float", reason, ()
 
 
-def _output_axis(node: ir.Node) -> int:
+def output_axis(node: ir.Node) -> int:
+    """The axis of output channels in the weights of a Conv, ConvTranspose, Gemm or MatMul."""
     if node.op_type == "Conv" or node.attributes.get_int("transB"):
         return 0
     return 1

@@ -15,7 +15,7 @@ from bibench_deploy.graph.near_misses import NearMiss, near_misses
 from bibench_deploy.targets._target import Target
 
 # BiBench's equations 7 and 8: a float weight is 32 bits, a float multiplication 64 binary ones.
-_BYTES_OF_FLOAT = 4
+BYTES_OF_FLOAT = 4
 _BINARY_MACS_PER_MAC = 64
 
 
@@ -47,6 +47,11 @@ class Network:
         return frozenset(conv.node for conv in self.convs)
 
     @cached_property
+    def nodes(self) -> Mapping[str, ir.Node]:
+        """Name of a node → the node."""
+        return {node.name or "": node for node in self.model.graph}
+
+    @cached_property
     def near_misses(self) -> tuple[NearMiss, ...]:
         """What looks binary and cannot be shown to be."""
         return near_misses(self.model)
@@ -55,7 +60,7 @@ class Network:
     def weight_bytes(self) -> Mapping[ir.Node, float]:
         """Layer → bytes of its weights, one bit each where it is binary."""
         return {
-            node: prod(shape) / 8 if node in self.binary_nodes else prod(shape) * _BYTES_OF_FLOAT
+            node: prod(shape) / 8 if node in self.binary_nodes else prod(shape) * BYTES_OF_FLOAT
             for node, shape in self._weight_shapes.items()
         }
 
@@ -63,9 +68,14 @@ class Network:
     def work(self) -> Mapping[ir.Node, float]:
         """Layer → multiplications for one input; 64 binary ones count as one."""
         return {
-            node: _macs(node, shape) / (_BINARY_MACS_PER_MAC if node in self.binary_nodes else 1)
-            for node, shape in self._weight_shapes.items()
+            node: macs / (_BINARY_MACS_PER_MAC if node in self.binary_nodes else 1)
+            for node, macs in self.multiplications.items()
         }
+
+    @cached_property
+    def multiplications(self) -> Mapping[ir.Node, int]:
+        """Layer → multiplications for one input."""
+        return {node: _macs(node, shape) for node, shape in self._weight_shapes.items()}
 
     @cached_property
     def _weight_shapes(self) -> Mapping[ir.Node, tuple[int, ...]]:
@@ -86,4 +96,6 @@ def _macs(node: ir.Node, weight: tuple[int, ...]) -> int:
         return prod(weight) * prod(output[2:])
     if node.op_type == "ConvTranspose" and source is not None:
         return prod(weight) * prod(shape_of(source)[2:])
+    if node.op_type == "MatMul" and output:  # a matrix for each of several maps, or a vector
+        return prod(output) * weight[max(len(weight) - 2, 0)]
     return prod(weight) * prod(output[:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -240,6 +241,22 @@ class Target(Protocol):
     def examine(self, model: ir.Model, options: WriteOptions = DEFAULT_OPTIONS) -> Examination:
         """The refusals, and what else a user should know before the export."""
         return Examination(self.refusals(model, options), [])
+
+    def packed_bytes(
+        self,
+        shape: Sequence[int],  # noqa: ARG002 - who has binary layers overrides this
+        strides: Sequence[int],  # noqa: ARG002
+    ) -> int | None:
+        """What the weights of a binary layer take in one bit; None where nothing is one bit.
+
+        Args:
+            shape: of the weights, [O, I, kH, kW], [O, I, k] or [O, I].
+            strides: one for each axis of the kernel.
+
+        Returns:
+            Bytes, those that only fill up words included.
+        """
+        return None
 
     def wrote(self, path: Path) -> bool:  # noqa: ARG002 - who shares a suffix overrides this
         """Whether a file that ends in `suffix` is of its own kind; False if it cannot be read."""

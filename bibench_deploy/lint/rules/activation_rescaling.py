@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._float_work import over_numbers
 from bibench_deploy.lint.rules._rule import Defect, Rule
 
 
@@ -26,7 +27,7 @@ def _check(network: Network) -> Iterator[Defect]:
                 facts.name,
                 Severity.WARNING,
                 f"re-scaled at run time by {facts.scale_source}, which is computed from its input: "
-                "float operators over the whole map",
+                f"float operators{over_numbers(facts.output_shape)}",
                 "train with constant factors per channel (bireal, reactnet) or without (bnn)",
             )
 

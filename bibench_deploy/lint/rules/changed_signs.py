@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._float_work import in_float
 from bibench_deploy.lint.rules._rule import Defect, Rule
 
 
@@ -26,7 +27,7 @@ def _check(network: Network) -> Iterator[Defect]:
             yield Defect(
                 miss.node,
                 Severity.WARNING,
-                f"{miss.reason}: it runs in float",
+                f"{miss.reason}: {in_float(network, miss.node)}",
                 "do the same before the sign",
             )
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.network import Network
+from bibench_deploy.lint.rules._float_work import over_numbers
 from bibench_deploy.lint.rules._rule import Defect, Rule
 
 
@@ -27,7 +28,8 @@ def _check(network: Network) -> Iterator[Defect]:
             yield Defect(
                 facts.name,
                 Severity.WARNING,
-                f"a {facts.scale.value} scale on the output: float operators over the whole map",
+                f"a {facts.scale.value} scale on the output: float operators"
+                f"{over_numbers(facts.output_shape)}",
                 "use one constant factor per output channel",
             )
 

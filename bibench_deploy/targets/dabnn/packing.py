@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-_WORD = 64
+WORD_BITS = 64
 _BLOCK = 128
 
 
@@ -28,9 +28,9 @@ def words_per_filter(kernel: tuple[int, int], channels: int, strides: tuple[int,
         (9, 2)
     """
     count = kernel[0] * kernel[1] * channels
-    if channels == _WORD and kernel == (3, 3) and strides[0] == strides[1]:
-        return count // _WORD
-    return -(-count // _BLOCK) * (_BLOCK // _WORD)
+    if channels == WORD_BITS and kernel == (3, 3) and strides[0] == strides[1]:
+        return count // WORD_BITS
+    return -(-count // _BLOCK) * (_BLOCK // WORD_BITS)
 
 
 def pack_filters(
@@ -44,7 +44,7 @@ def pack_filters(
     """
     outputs, height, width, channels = weight.shape
     words = words_per_filter((height, width), channels, strides)
-    bits = np.zeros((outputs, words * _WORD), bool)
+    bits = np.zeros((outputs, words * WORD_BITS), bool)
     bits[:, : height * width * channels] = weight.reshape(outputs, -1) > 0
     return np.packbits(bits, axis=1, bitorder="little").view("<u8").reshape(-1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -48,7 +48,7 @@ from bibench_deploy.targets.dabnn.description import describe_dab
 from bibench_deploy.targets.dabnn.executor import DabExecutor
 from bibench_deploy.targets.dabnn.flatbuffer import read_dab, write_dab
 from bibench_deploy.targets.dabnn.layers import account_layers
-from bibench_deploy.targets.dabnn.packing import pack_filters
+from bibench_deploy.targets.dabnn.packing import WORD_BITS, pack_filters, words_per_filter
 from bibench_deploy.targets.dabnn.schema import VERSION, DabModel, DabTensor, Operator
 
 _Array = npt.NDArray[np.float32]
@@ -91,6 +91,14 @@ class DabnnTarget(Target):
             return None
         copy = model.clone()
         return copy if minus_one_padding(copy) else None
+
+    def packed_bytes(self, shape: Sequence[int], strides: Sequence[int]) -> int:
+        """Whole words of each filter, see `packing`."""
+        outputs, inputs, *kernel = shape
+        height, width = [1, 1, *kernel][-2:]
+        vertical, horizontal = [1, 1, *strides][-2:]
+        words = words_per_filter((height, width), inputs, (vertical, horizontal))
+        return outputs * words * WORD_BITS // 8
 
     def describe(self, path: Path) -> FileDescription:
         """See `describe_dab`."""

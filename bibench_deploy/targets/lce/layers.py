@@ -6,6 +6,7 @@ multipliers, biases and thresholds included, counted in the flatbuffer itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -75,16 +76,20 @@ def account_layers(
                 "kind": f"{'binary' if is_binary else 'float'}_{'linear' if is_linear else 'conv'}",
                 "weight_shape": list(weight.shape),
                 "intended_bits": 1 if is_binary else 32,
-                "intended_bytes": _packed_bytes(weight) if is_binary else 4 * weight.size,
+                "intended_bytes": packed_bytes(weight.shape) if is_binary else 4 * weight.size,
                 **_actual(operators.get(node.name or "", []), converted, counted, node.name or ""),
             }
         )
     return entries
 
 
-def _packed_bytes(weight: _Array) -> int:
-    """Bytes of a bit-packed filter: whole words of input channels for each place of a kernel."""
-    outputs, inputs, *kernel = weight.shape
+def packed_bytes(shape: Sequence[int]) -> int:
+    """Bytes of a bit-packed filter: whole words of input channels for each place of a kernel.
+
+    Args:
+        shape: [O, I, …] with the kernel's axes last, if it has some.
+    """
+    outputs, inputs, *kernel = shape
     words = -(-inputs // WORD_BITS)
     return int(outputs * prod(kernel) * words * WORD_BITS // 8)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ from bibench_deploy.targets.lce.conversion import KERAS_NAME, TFLITE_NAME, Conve
 from bibench_deploy.targets.lce.costs import costs
 from bibench_deploy.targets.lce.description import describe_tflite
 from bibench_deploy.targets.lce.flatbuffer import TfliteModel, read_tflite, with_outputs
-from bibench_deploy.targets.lce.layers import account_layers
+from bibench_deploy.targets.lce.layers import account_layers, packed_bytes
 from bibench_deploy.targets.lce.padding import fit_padding, plan_padding
 from bibench_deploy.targets.lce.residency import (
     ResidentLayer,
@@ -88,6 +88,10 @@ class LceTarget(Target):
         lowered = self.lower(model)
         refused = refusals(self, model, lowered, options)
         return Examination(refused, [] if refused else list(costs(model, lowered)))
+
+    def packed_bytes(self, shape: Sequence[int], strides: Sequence[int]) -> int:
+        """See `layers.packed_bytes`."""
+        return packed_bytes(shape)
 
     def describe(self, path: Path) -> FileDescription:
         """See `describe_tflite`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -92,16 +94,21 @@ def account_layers(
                 f"{'linear' if weight.ndim == 2 else 'conv'}",
                 "weight_shape": list(weight.shape),
                 "intended_bits": 1 if is_binary else 32,
-                "intended_bytes": _packed_bytes(weight) if is_binary else 4 * weight.size,
+                "intended_bytes": packed_bytes(weight.shape) if is_binary else 4 * weight.size,
                 **_actual(operators),
             }
         )
     return entries
 
 
-def _packed_bytes(weight: npt.NDArray[np.generic]) -> int:
-    """Whole bytes of input channels for each tap of a kernel."""
-    return int(weight.size // weight.shape[1] * -(-weight.shape[1] // 8))
+def packed_bytes(shape: Sequence[int]) -> int:
+    """Whole bytes of input channels for each tap of a kernel.
+
+    Args:
+        shape: [O, I, …] with the kernel's axes last, if it has some.
+    """
+    outputs, inputs, *kernel = shape
+    return outputs * prod(kernel) * -(-inputs // 8)
 
 
 def _weight_of(node: ir.Node) -> npt.NDArray[np.generic] | None:

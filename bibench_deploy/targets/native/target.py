@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ from bibench_deploy.targets.native.description import (
     is_native_file,
     size_by_part,
 )
-from bibench_deploy.targets.native.layers import account_layers, resident_layers
+from bibench_deploy.targets.native.layers import account_layers, packed_bytes, resident_layers
 from bibench_deploy.targets.native.operators import (
     BINARY_CONV,
     DOMAIN,
@@ -107,6 +107,10 @@ class NativeTarget(Target):
             *refuse_unfused_scales(self, convs, options),
             *layer_refusals(convs),
         ]
+
+    def packed_bytes(self, shape: Sequence[int], strides: Sequence[int]) -> int:
+        """See `layers.packed_bytes`."""
+        return packed_bytes(shape)
 
     def wrote(self, path: Path) -> bool:
         """Whether the file holds operators of the library."""

@@ -6,7 +6,7 @@ from bibench_deploy.errors import GraphError, UnfitGraphError
 WEIGHTS = {
     "w": np.ones((5, 4, 3, 3)), "three": np.ones((5, 3, 3, 3)), "flat": np.ones((6, 2)),
     "pair": np.ones(2), "four": np.ones(4), "five": np.ones(5), "sizes": np.array([1, 7]),
-    "group": np.ones((5, 2, 3, 3)), "rows": np.ones((144, 5)),
+    "group": np.ones((5, 2, 3, 3)), "rows": np.ones((144, 5)), "turned": np.ones((4, 5, 3, 3)),
 }  # fmt: skip
 
 # Name: (nodes from x, [1,4,6,6], to y; how the node is named in the message).
@@ -14,6 +14,10 @@ MISFITS = {
     "channels of a convolution": ("[bad] y = Conv(x, three)", r"\(Conv\) .* \[1, 4, 6, 6\] and \["),
     "groups of a convolution": ("[bad] y = Conv<group=2>(x, group)", r"\(Conv\)"),
     "bias of a convolution": ("[bad] y = Conv(x, w, four)", r"\(Conv\)"),
+    "groups of a transposed convolution": (
+        "[bad] y = ConvTranspose<group=0>(x, turned)", r"\(ConvTranspose\)"),
+    "channels of a transposed convolution": (
+        "[bad] y = ConvTranspose(x, w)", r"\(ConvTranspose\)"),
     "batch norm": ("[bad] y = BatchNormalization(x, five, five, five, five)", r"\(BatchNorm"),
     "product of matrices": ("[bad] y = MatMul(x, five)", r"\(MatMul\)"),
     "gemm": ("f = Flatten(x)  [bad] y = Gemm(f, flat)", r"\(Gemm\) .* \[1, 144\] and \[6, 2\]"),
