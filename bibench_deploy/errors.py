@@ -1,7 +1,8 @@
 """Every error that bibench_deploy raises on purpose.
 
     DeployError
-    ├── UnknownNameError   a name of no target, rule, device, format or preset
+    ├── UnknownNameError   a name of no target, device, format or preset
+    ├── UnknownRuleError   a code or name of no lint rule
     ├── SourceError        a SOURCE that is missing or is not what its form promises
     ├── GraphError         an .onnx file that cannot be read, or holds what we cannot read
     │   └── UnfitGraphError    one that is sound, and that no target takes
@@ -40,6 +41,18 @@ class UnknownNameError(DeployError):
         near = difflib.get_close_matches(name, self.valid, n=1)
         hint = f' (did you mean "{near[0]}"?)' if near else ""
         super().__init__(f'unknown {kind} "{name}"{hint}; one of: {", ".join(self.valid)}')
+
+
+class UnknownRuleError(DeployError):
+    """A code or name of no lint rule.
+
+    Attributes:
+        name: what was given.
+    """
+
+    def __init__(self, name: str, hint: str) -> None:
+        self.name = name
+        super().__init__(f'unknown rule "{name}"{hint}')
 
 
 class SourceError(DeployError):

@@ -14,6 +14,7 @@ import typer
 from bibench_deploy.cli._inputs import find_source, say
 from bibench_deploy.cli._late_sympy import delay_sympy
 from bibench_deploy.cli._terminal import printable, uncollected
+from bibench_deploy.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,8 +223,9 @@ def _fix(source: Path, destination: Path) -> None:
     if done.parity is None:
         say(f"nothing to fix: {destination} was not written")
         return
+    signs, scales = counted(done.signs, "sign"), counted(done.scales, "scale")
     say(
-        f"{destination}: rewrote {done.signs} signs, {done.scales} scales and {done.clips} clips; "
+        f"{destination}: rewrote {signs}, {scales} and {counted(done.clips, 'clip')}; "
         f"equal on {done.parity.inputs} inputs, max error {done.parity.max_abs_error:.1e}"
     )
 
@@ -237,7 +239,8 @@ def _without_known(
     path = settings.baseline
     if is_baseline_written:
         path = path or DEFAULT_BASELINE
-        say(f"{path}: {write_baseline(path, reports)} findings are known from now on")
+        count = write_baseline(path, reports)
+        say(f"{path}: {counted(count, 'finding is', 'findings are')} known from now on")
     if path is None:
         return reports
     known = read_baseline(path)

@@ -23,7 +23,7 @@ from typing import Any
 
 from bibench_deploy.errors import SettingsError
 from bibench_deploy.lint.finding import Finding, Severity
-from bibench_deploy.lint.rules import load_all
+from bibench_deploy.lint.rules import hint_of, load_all
 from bibench_deploy.lint.runner import LintResult
 
 _TABLE = "tool.bibench.lint"
@@ -90,15 +90,18 @@ def codes_of(names: Sequence[str], place: str) -> frozenset[str]:
         SettingsError: a name of no rule; `place` says where it stands.
     """
     codes: set[str] = set()
-    for name in names:
+    for given in names:
+        name = given.strip()
+        start = name.upper()
         found = {
             rule.code
             for rule in load_all()
-            if name in (rule.name, "ALL") or (name[:3] == "BIB" and rule.code.startswith(name))
+            if name.lower() == rule.name
+            or start == "ALL"
+            or (start[:3] == "BIB" and rule.code.startswith(start))
         }
         if not found:
-            valid = [key for rule in load_all() for key in (rule.code, rule.name)]
-            raise SettingsError(f'{place}: no rule "{name}"{_nearest(name, valid)}')
+            raise SettingsError(f'{place}: no rule "{given}"{hint_of(name)}')
         codes |= found
     return frozenset(codes)
 

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.common_zeros import values_with_common_zeros
 from bibench_deploy.graph.facts import BinaryConv
 from bibench_deploy.graph.fold_constants import constant_of
@@ -55,7 +56,7 @@ def weights_not_finite(model: ir.Model) -> Iterator[Refusal]:
             yield Refusal(
                 "not-finite",
                 node.name or "",
-                f"{count} of its weights are infinite or no numbers",
+                f"{counted(count, 'of its weights is', 'of its weights are')} infinite or NaN",
                 "the training has diverged: lower its learning rate, and train again",
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bibench_deploy.counted import counted
 from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.formats.text import THE_FILE
 from bibench_deploy.lint.runner import Report
@@ -36,7 +37,7 @@ def _summaries(reports: Sequence[Report]) -> Iterator[str]:
     for report in reports:
         for result in report.results:
             counts = ", ".join(
-                f"{result.count(severity)} {severity.value}" for severity in Severity
+                counted(result.count(severity), severity.value) for severity in Severity
             )
             yield f"{report.source} for {result.target}: {counts}"
 

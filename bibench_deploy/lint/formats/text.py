@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from bibench_deploy.counted import counted
 from bibench_deploy.lint.finding import Finding, Severity
 from bibench_deploy.lint.runner import LintResult, Report
 
@@ -53,7 +54,7 @@ def by_rule(findings: Sequence[Finding]) -> Iterator[str]:
     for code in sorted({finding.code for finding in findings}):
         first, *others = [finding for finding in findings if finding.code == code]
         place = first.layer or THE_FILE
-        place += f" and {_counted(len(others), 'other')}" if others else ""
+        place += f" and {counted(len(others), 'other')}" if others else ""
         yield one_line(f"{first.severity.value}: {code} {first.rule}: {place}: {first.message}")
 
 
@@ -63,9 +64,9 @@ def one_line(text: str) -> str:
 
 
 def _summary(result: LintResult) -> str:
-    layers = _counted(len(result.layers), "binary layer")
+    layers = counted(len(result.layers), "binary layer")
     if result.findings:
-        counts = [_counted(result.count(severity), severity.value) for severity in _SUMMED]
+        counts = [counted(result.count(severity), severity.value) for severity in _SUMMED]
         return ", ".join([layers, *counts] if result.layers else counts)
     return f"{layers}, no findings" if result.layers else "no binary layer found: nothing to check"
 
@@ -106,11 +107,7 @@ def _cell(result: LintResult, layer: str) -> str:
 
 def _verdict(result: LintResult) -> str:
     errors = result.count(Severity.ERROR)
-    return f"no, {_counted(errors, 'error')}" if errors else "yes"
+    return f"no, {counted(errors, 'error')}" if errors else "yes"
 
 
 _SUMMED = (Severity.ERROR, Severity.WARNING)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bibench_deploy.errors import UnknownNameError
+from bibench_deploy.errors import UnknownRuleError
 
 if TYPE_CHECKING:
     from bibench_deploy.lint.rules._rule import Rule
+
+# How alike a name and the one that is meant are, at least: a letter or two.
+_ALIKE = 0.8
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,25 @@ def load(name: str) -> Rule:
     """The rule of that code or name.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownRuleError: there is none.
     """
     rules = {key: rule for rule in load_all() for key in (rule.code, rule.name)}
     found = rules.get(name) or rules.get(name.upper()) or rules.get(name.lower())
     if found is None:
-        raise UnknownNameError("rule", name, [rule.code for rule in load_all()])
+        raise UnknownRuleError(name, hint_of(name))
     return found
+
+
+def hint_of(name: str) -> str:
+    """The rule that is plainly meant by what is none, or else how to list the rules, in words.
+
+    Another number is another rule: BIB204 is not meant by BIB999.
+    """
+    code = "BIB" + re.sub(r"\D", "", name)
+    names = [rule.name for rule in load_all()]
+    near = [rule.code for rule in load_all() if rule.code == code]
+    near = near or difflib.get_close_matches(name.lower(), names, n=1, cutoff=_ALIKE)
+    return f' (did you mean "{near[0]}"?)' if near else "; run `bibench rule` for the list"
 
 
 def document_of(rule: Rule) -> Document:

@@ -7,6 +7,7 @@ from math import prod
 
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.facts import shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.near_misses import output_axis
@@ -29,13 +30,13 @@ def in_float(network: Network, name: str) -> str:
     if bits is not None and bits < floats:  # words of few channels may be no smaller
         text += f" instead of {bits:,}"
     if shape_of(node.outputs[0]):  # without it nobody knows how often a weight is used
-        text += f", and {network.multiplications[node]:,} multiplications of floats"
+        text += f", and {counted(network.multiplications[node], 'multiplication')} of floats"
     return text
 
 
 def over_numbers(shape: Sequence[int]) -> str:
     """How many numbers a tensor of that shape has, as words; nothing where it is not known."""
-    return f" over {prod(shape):,} numbers" if shape else ""
+    return f" over {counted(prod(shape), 'number')}" if shape else ""
 
 
 def _packed_bytes(network: Network, node: ir.Node, weight: tuple[int, ...]) -> int | None:

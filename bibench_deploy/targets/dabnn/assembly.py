@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.facts import shape_of
 from bibench_deploy.lowering.sign_places import source_layer
 from bibench_deploy.targets._target import Refusal
@@ -170,6 +171,7 @@ def _check_ranks(node: ir.Node, reads: Sequence[ir.Value]) -> None:
         if len(shape_of(value)) not in (2, 4):
             raise Refused(
                 "rank",
-                f"{value.name} has {len(shape_of(value))} dimensions, and daBNN's maps have 4",
+                f"{value.name} has {counted(len(shape_of(value)), 'dimension')}, and daBNN's maps "
+                "have 4",
                 "use tensors [N, C, H, W] or [N, C]",
             )

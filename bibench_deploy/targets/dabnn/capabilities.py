@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.facts import BinaryConv, Granularity, shape_of
 from bibench_deploy.targets._graph_refusals import weights_not_finite
 from bibench_deploy.targets._target import Refusal, WriteOptions
@@ -34,7 +35,7 @@ def graph_refusals(model: ir.Model) -> Iterator[Refusal]:
         Refusal(
             "rank",
             "",
-            f'the graph\'s input "{value.name}" has {len(shape_of(value))} dimensions',
+            f'the graph\'s input "{value.name}" has {counted(len(shape_of(value)), "dimension")}',
             "give it 2 (N, F) or 4 (N, C, H, W)",
         )
         for value in inputs

@@ -7,6 +7,7 @@ from math import prod
 
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.facts import shape_of
 from bibench_deploy.lowering.sign_places import source_layer
 from bibench_deploy.targets._target import Cost
@@ -26,12 +27,12 @@ def costs(lowered: ir.Model, assembled: Assembled) -> Iterator[Cost]:
         if node.op_type == "Clip" and node.domain == "":
             name = source_layer(node)
             count = len(assembled.layers_of.get(name, ()))
-            passes = f"{count} pass" if count == 1 else f"{count} passes"
+            passes = counted(count, "pass", "passes")
             yield Cost(
                 "clip-kept",
                 name,
                 f"a clip that more than signs read: {passes} over "
-                f"{prod(shape_of(node.outputs[0])):,} numbers",
+                f"{counted(prod(shape_of(node.outputs[0])), 'number')}",
                 "let the shortcut go around it, or leave it out",
             )
     for name in assembled.copied:

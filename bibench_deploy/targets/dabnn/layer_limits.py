@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bibench_deploy.counted import counted
 from bibench_deploy.targets._target import Refusal
 from bibench_deploy.targets.dabnn.packing import words_per_filter
 from bibench_deploy.targets.dabnn.schema import DabLayer, Operator
@@ -99,7 +100,7 @@ def _rows_of_four(placed: Placed) -> Iterator[Refusal]:
             yield Refusal(
                 "channel-count",
                 placed.layer.name,
-                f"a map of width {shape[1]} with {shape[2]} channels; daBNN's "
+                f"a map of width {shape[1]} with {counted(shape[2], 'channel')}; daBNN's "
                 f"{placed.layer.operator.name} needs width × channels to be a multiple of 4",
                 "use a multiple of 4 channels",
             )
@@ -113,7 +114,7 @@ def _max_pool(placed: Placed) -> Iterator[Refusal]:
         yield Refusal(
             "channel-count",
             placed.layer.name,
-            f"a max pooling of {channels} channels; daBNN's on ARM takes 4 at once",
+            f"a max pooling of {counted(channels, 'channel')}; daBNN's on ARM takes 4 at once",
             "use a multiple of 4 channels",
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.facts import (
     BinaryConv,
     before_padding,
@@ -142,7 +143,7 @@ class NodeWriter:
             count = int((conv.weight == 0).sum())
             raise Refused(
                 "zero-weights",
-                f"{count} weights are exactly 0, which daBNN reads as −1",
+                f"{counted(count, 'weight is', 'weights are')} exactly 0, which daBNN reads as −1",
                 "binarize weights by torch.where(w >= 0, 1.0, -1.0)",
             )
         pad = _padding_of(conv)
@@ -221,7 +222,9 @@ class NodeWriter:
         if weight.ndim == 2 and weight.shape[1] == height * width * channels:
             weight = weight.reshape(len(weight), channels, height, width)
         if weight.ndim != 4:
-            raise Refused("volume", f"weights of {weight.ndim} dimensions", "use convolutions 2d")
+            raise Refused(
+                "volume", f"weights of {counted(weight.ndim, 'dimension')}", "use convolutions 2d"
+            )
         return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
 
     def _arithmetic(self, node: ir.Node, sources: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.binarization import find_binarization
 from bibench_deploy.graph.facts import BinaryConv, Granularity, binary_convs, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
@@ -94,7 +95,7 @@ def _interface_refusals(model: ir.Model) -> Iterator[Refusal]:
             yield Refusal(
                 "rank",
                 "",
-                f'the graph\'s input "{value.name}" has {rank} dimensions',
+                f'the graph\'s input "{value.name}" has {counted(rank, "dimension")}',
                 "give it 2 (N, F), 3 (N, C, L) or 4 (N, C, H, W)",
             )
     outputs = model.graph.outputs

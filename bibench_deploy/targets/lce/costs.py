@@ -11,6 +11,7 @@ from math import prod
 
 import onnx_ir as ir
 
+from bibench_deploy.counted import counted
 from bibench_deploy.graph.facts import (
     BinaryConv,
     binary_convs,
@@ -82,7 +83,8 @@ def _costs_of_pieces(conv: BinaryConv, pieces: list[BinaryConv]) -> Iterator[Cos
         yield Cost(
             "zero-weights",
             facts.name,
-            f"{zeros} of {conv.weight.size} weights are exactly 0, so each is run as half of +1 "
+            f"{zeros} of {conv.weight.size} weights {'is' if zeros == 1 else 'are'} exactly 0, so "
+            "each is run as half of +1 "
             f"and half of −1: {times:.2g} times the binary multiplications",
             "binarize weights by torch.where(w >= 0, 1.0, -1.0)",
         )
@@ -121,11 +123,11 @@ def _costs_of_words(conv: BinaryConv) -> Iterator[Cost]:
     words = -(-channels // WORD_BITS)
     times = words * WORD_BITS / channels
     if times >= _EMPTY:
-        noun = "word" if words == 1 else "words"
         yield Cost(
             "channel-count",
             facts.name,
-            f"{channels} input channels fill {words} {noun} of {WORD_BITS} bits: {times:.2g} times "
+            f"{counted(channels, 'input channel fills', 'input channels fill')} "
+            f"{counted(words, 'word')} of {WORD_BITS} bits: {times:.2g} times "
             "the bytes and the work of its bits",
             f"use a multiple of {WORD_BITS} channels",
             is_small=True,
@@ -146,7 +148,7 @@ def _costs_of_shift(conv: BinaryConv, layer: BinaryConv) -> Iterator[Cost]:
     operands = () if node is None or node.op_type not in _SUMS else node.inputs
     if all(constant_of(value) is None for value in operands):
         return
-    name, work = layer.facts.name, f"an addition over {prod(shape_of(source)):,} numbers"
+    name, work = layer.facts.name, f"an addition over {counted(prod(shape_of(source)), 'number')}"
     if layer.facts.threshold != 0 or layer.facts.has_mean_shift:
         hint = "leave it, or train without a shift (bireal, bnn)"
         yield Cost("mean-shift", name, f"{work} before its sign", hint, is_small=True)
@@ -163,7 +165,6 @@ def _costs_of_batch_norm(node: ir.Node) -> Iterator[Cost]:
     before = source.producer()
     if before is not None and before.op_type in _LAYERS and only_reader(source) is node:
         return
-    numbers = f"{prod(shape_of(source)):,}"
     if before is not None and before.op_type in ("MaxPool", *_LAYOUT):
         what = "a max pooling" if before.op_type == "MaxPool" else f"a {before.op_type}"
         hint = f"put the batch norm directly behind the layer, before {before.name}"
@@ -176,7 +177,7 @@ def _costs_of_batch_norm(node: ir.Node) -> Iterator[Cost]:
         "batch-norm-not-folded",
         node.name or "",
         f"a batch norm behind {what} folds into no layer: a multiplication and an addition over "
-        f"{numbers} numbers",
+        f"{counted(prod(shape_of(source)), 'number')}",
         hint,
         is_small=before is not None and before.op_type not in ("MaxPool", *_LAYOUT),
     )

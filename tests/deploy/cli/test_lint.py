@@ -58,6 +58,14 @@ BAD = {
         ["lint", "clean.onnx", "--format", "jsn"],
         'unknown lint format "jsn" (did you mean "json"?); one of: github, json, junit,',
     ),
+    "an unknown rule": (
+        ["lint", "clean.onnx", "--select", "BIB999"],
+        '--select: no rule "BIB999"; run `bibench rule` for the list',
+    ),
+    "a mistyped rule": (
+        ["lint", "clean.onnx", "--ignore", "BIB101,zero-weight"],
+        '--ignore: no rule "zero-weight" (did you mean "zero-weights"?)',
+    ),
     "nothing to lint": (["lint"], "no run in ./runs"),
     "no source": (["lint", "clean"], "clean: no such source"),
     "a callable without a shape": (["lint", "networks:make"], "--input-shape"),
@@ -175,7 +183,7 @@ def test_settings_that_say_what_is_not_known_are_one_line(networks, bibench) -> 
 def test_a_baseline_hides_what_is_known(networks, bibench) -> None:
     written = bibench("lint", "error.onnx", "--write-baseline")
     assert (written.exit_code, written.stderr.count("\n")) == (0, 1)
-    assert "bibench-lint-baseline.json: 1 findings are known from now on" in written.stderr
+    assert "bibench-lint-baseline.json: 1 finding is known from now on" in written.stderr
     assert bibench("lint", "error.onnx").exit_code == 1
     known = bibench("lint", "error.onnx", "--baseline", "bibench-lint-baseline.json")
     assert known.exit_code == 0
@@ -197,7 +205,7 @@ def test_what_is_exact_is_fixed_in_a_new_file(networks, bibench, make_proto) -> 
     onnx.save(proto, networks / "scaled.onnx")
     result = bibench("lint", "scaled.onnx", "--fix", "fixed.onnx")
     assert result.exit_code == 0
-    assert "fixed.onnx: rewrote 0 signs, 1 scales and 0 clips; equal on 8 inputs" in result.stderr
+    assert "fixed.onnx: rewrote 0 signs, 1 scale and 0 clips; equal on 8 inputs" in result.stderr
     weights = [onnx.numpy_helper.to_array(item) for item in
                onnx.load("fixed.onnx").graph.initializer]  # fmt: skip
     assert any(np.array_equal(np.abs(weight), np.ones_like(SIGNS)) for weight in weights)

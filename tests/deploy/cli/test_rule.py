@@ -32,3 +32,22 @@ def test_an_unknown_rule_is_one_line_with_the_nearest(bibench) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert 'unknown rule "BIB204x" (did you mean "BIB204"?)' in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BIB 204", "BIB204"), ("204", "BIB204"), ("BBI-204", "BIB204"),
+        ("zero_weights", "zero-weights"), ("Zero-Weigths", "zero-weights"),
+    ],
+)  # fmt: skip
+def test_a_slip_names_the_rule_that_is_meant(name, meant, bibench) -> None:
+    result = bibench("rule", name)
+    assert result.stderr == f'bibench: unknown rule "{name}" (did you mean "{meant}"?)\n'
+
+
+@pytest.mark.parametrize("name", ["BIB999", "BIB298", "BIB", "padding", "no-rule", ""])
+def test_what_is_no_slip_names_no_other_rule_but_where_they_are_listed(name, bibench) -> None:
+    result = bibench("rule", name)
+    assert result.exit_code == 2
+    assert result.stderr == f'bibench: unknown rule "{name}"; run `bibench rule` for the list\n'

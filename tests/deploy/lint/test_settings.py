@@ -63,6 +63,11 @@ def test_a_baseline_lies_beside_the_file_that_names_it(tmp_path) -> None:
     assert found.baseline == tmp_path / "known.json"
 
 
+@pytest.mark.parametrize("names", [["bib1", " BIB201"], ["Bib1", "Scale-Granularity "]])
+def test_capitals_and_spaces_around_a_rule_do_not_matter(names) -> None:
+    assert codes_of(names, "here") == codes_of(["BIB1", "scale-granularity"], "here")
+
+
 def test_all_is_every_rule() -> None:
     assert codes_of(["ALL"], "here") == {rule.code for rule in load_all()}
 
@@ -73,7 +78,12 @@ WRONG = {
     "an unknown rule": (
         '[tool.bibench.lint]\nignore = ["mean-shfit"]',
         'ignore: no rule "mean-shfit" (did you mean "mean-shift"?)'),
-    "a code of no rule": ('[tool.bibench.lint]\nselect = ["BIB9"]', 'select: no rule "BIB9"'),
+    "a code of no rule": (
+        '[tool.bibench.lint]\nselect = ["BIB9"]',
+        'select: no rule "BIB9"; run `bibench rule` for the list'),
+    "a severity of no rule": (
+        '[tool.bibench.lint.severity]\nBIB999 = "error"',
+        'severity: no rule "BIB999"; run `bibench rule` for the list'),
     "no list": ('[tool.bibench.lint]\nselect = "BIB1"', "select: 'BIB1' is no list of rules"),
     "a list of numbers": ("[tool.bibench.lint]\nselect = [101]", "is no list of rules"),
     "an unknown severity": (

@@ -29,3 +29,11 @@ def test_minus_infinity_in_a_mask_is_no_weight(make_graph: Any) -> None:
     graph = make_graph(MASK, minus=np.array([[0, -np.inf, 0, 0]]))
     findings = lint_graph(graph, targets.load("onnx")).findings
     assert "not-finite" not in {item.rule for item in findings}
+
+
+def test_one_weight_is_told_in_the_singular(make_graph: Any) -> None:
+    weight = np.ones((2, 3, 3, 3))
+    weight[0, 0, 0, 0] = np.nan
+    graph = make_graph("g (float[1,3,8,8] x) => (y) { [stem] y = Conv(x, w) }", w=weight)
+    (message,) = [item.message for item in lint_graph(graph, targets.load("lce")).findings]
+    assert message == "1 of its weights is infinite or NaN"

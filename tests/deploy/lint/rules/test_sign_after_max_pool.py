@@ -20,3 +20,8 @@ def test_a_sign_of_the_largest_of_four_is_told(findings_of) -> None:
 def test_a_batch_norm_between_them_makes_it_clean(findings_of) -> None:
     nodes = f"{POOL}  h = BatchNormalization(p, g, b, m, v)  {SIGN}"
     assert findings_of(nodes, "sign-after-max-pool", **CONSTANTS) == ()
+
+
+def test_a_pooling_of_one_number_prefers_none(findings_of) -> None:
+    nodes = "h = MaxPool<kernel_shape=[1,1], strides=[2,2]>(x)  s = Sign(h)  y = Conv(s, w)"
+    assert findings_of(nodes, "sign-after-max-pool") == ()

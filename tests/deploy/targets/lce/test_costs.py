@@ -33,7 +33,7 @@ POOL, NORM = "MaxPool<kernel_shape=[2,2]>", "BatchNormalization({}, g, b, m, v)"
 COSTS = {
     "zero-weights": (
         f"{X}  y = Conv(s, holes)", ["CONCATENATION"],
-        "1 of 576 weights are exactly 0, so each is run as half of +1 and half of −1: 2 times",
+        "1 of 576 weights is exactly 0, so each is run as half of +1 and half of −1: 2 times",
         f"{X}  y = Conv(s, w)"),
     "groups": (
         f"{X}  y = Conv<group=2>(s, grouped)", ["STRIDED_SLICE", "CONCATENATION"],
@@ -140,3 +140,10 @@ def test_what_is_refused_has_no_costs(make_graph) -> None:
     examination = TARGET.examine(graph)
     assert [item.rule for item in examination.refusals] == ["unsupported-operator"]
     assert examination.costs == []
+
+
+def test_one_channel_is_told_in_the_singular(make_graph) -> None:
+    text = "g (float[1,1,8,8] x) => (y) { s = PlusMinus(x)  y = Conv(s, one) }"
+    examination = TARGET.examine(make_graph(text, one=np.ones((8, 1, 3, 3))))
+    (cost,) = [cost for cost in examination.costs if cost.rule == "channel-count"]
+    assert cost.message.startswith("1 input channel fills 1 word of 32 bits: 32 times the bytes")
