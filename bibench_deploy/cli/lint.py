@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bibench_deploy.lint.runner import Report
     from bibench_deploy.lint.settings import Settings
     from bibench_deploy.targets._target import Target, WriteOptions
+    from bibench_deploy.verify.parity import Parity
 
 ALL = "all"
 DEFAULT_BASELINE = Path("bibench-lint-baseline.json")
@@ -223,10 +224,26 @@ def _fix(source: Path, destination: Path) -> None:
     if done.parity is None:
         say(f"nothing to fix: {destination} was not written")
         return
-    signs, scales = counted(done.signs, "sign"), counted(done.scales, "scale")
-    say(
-        f"{destination}: rewrote {signs}, {scales} and {counted(done.clips, 'clip')}; "
-        f"equal on {done.parity.inputs} inputs, max error {done.parity.max_abs_error:.1e}"
+    rewritten = (
+        f"{counted(done.signs, 'sign')}, {counted(done.scales, 'scale')} and "
+        f"{counted(done.clips, 'clip')}"
+    )
+    say(f"{destination}: rewrote {rewritten}; {_equality(done.parity)}")
+
+
+def _equality(parity: Parity) -> str:
+    """How equal the fixed file is, and what of it rounding decides."""
+    error = parity.max_abs_error_same_signs
+    if error is None:
+        return f"equal on {parity.inputs} inputs, max error {parity.max_abs_error:.1e}"
+    text = f"equal on {parity.inputs} inputs, max error {error:.1e}"
+    flips = sum(layer.flips for layer in parity.layers)
+    if not flips:
+        return text
+    total = sum(layer.signs for layer in parity.layers)
+    return (
+        f"{text} on the same signs; of {total:,} numbers, {flips:,} lie within rounding of 0 and "
+        "take another sign"
     )
 
 

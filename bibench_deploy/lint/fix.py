@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from bibench_deploy.artifact import writing
@@ -24,8 +26,10 @@ from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import load_graph
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
+from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
 from bibench_deploy.verify.parity import Comparison, GraphRunner, Observation, Parity, seeded_inputs
 
+_Array = npt.NDArray[np.float32]
 _INPUTS = 8
 _SEED = 0
 _DROPPED = ("Clip", "LeakyRelu", "PRelu")
@@ -74,14 +78,15 @@ def fix_file(source: Path, destination: Path) -> Fix:
     clips = sum(before[name] - after[name] for name in _DROPPED)
     if not signs + scales + clips:
         return Fix(0, 0, 0, None)
-    for node in fixed.graph:
+    written = fixed.clone()
+    for node in written.graph:
         node.metadata_props.clear()
     scratch = destination.with_name(f".{destination.name}.part")
     try:
         with writing(scratch):
-            ir.save(fixed, scratch)
+            ir.save(written, scratch)
         # What is compared is the file as it will be read.
-        parity = _prove(model, load_graph(scratch))
+        parity = _prove(model, fixed, load_graph(scratch))
         os.replace(scratch, destination)  # noqa: PTH105 - the one call that is atomic everywhere
     except FileNotFoundError as error:
         raise SourceError(f"{destination}: nothing can be made there; choose another") from error
@@ -94,8 +99,29 @@ def _can_be_rewritten(conv: BinaryConv) -> bool:
     return conv.facts.at_threshold in (-1, 1) and conv.factor is None
 
 
-def _prove(model: ir.Model, fixed: ir.Model) -> Parity:
-    shape = shape_of(model.graph.inputs[0])
-    inputs = seeded_inputs(shape, _INPUTS, _SEED)
-    outputs = GraphRunner(fixed).run(np.ascontiguousarray(inputs))
-    return Comparison(model, inputs).with_engine(Observation(outputs, None), "the fixed file")
+def _prove(model: ir.Model, fixed: ir.Model, written: ir.Model) -> Parity:
+    """Compare a file with the graph that it was made from; `fixed` still has its marks."""
+    inputs = seeded_inputs(shape_of(model.graph.inputs[0]), _INPUTS, _SEED)
+    signs = _signs_of(fixed, inputs)
+    names = [conv.facts.name for conv in binary_convs(model)]
+    observed = Observation(
+        GraphRunner(written).run(inputs),
+        None if signs is None else tuple(signs[name] for name in names),
+    )
+    return Comparison(model, inputs).with_engine(observed, "the fixed file")
+
+
+def _signs_of(fixed: ir.Model, inputs: _Array) -> dict[str, _Array] | None:
+    """Each source layer's signs, [N, elements of what it binarizes]; None if one has a third."""
+    taken = GraphRunner(fixed).signs(inputs)
+    if taken is None:
+        return None
+    found: dict[str, _Array] = {}
+    for conv, signs in zip(binary_convs(fixed), taken, strict=True):
+        size = prod(shape_of(binarized_tensor(conv)))
+        places = sign_places(fixed, conv).reshape(-1)
+        is_sign = places >= 0
+        whole = np.full((len(inputs), size), np.nan, np.float32)
+        whole[:, places[is_sign]] = signs.reshape(len(inputs), -1)[:, is_sign]
+        found[source_layer(conv.node)] = whole
+    return found

@@ -373,6 +373,26 @@ class GraphRunner:
         output, *shown = self._session.run([*self._outputs[:1], *self._shown], feeds)
         return output, *self._sources_and_ranges({**feeds, **self._named(shown)})
 
+    def signs(self, inputs: _Array) -> list[_Array] | None:
+        """What every layer's numbers become: −1 or +1, [N, …] in the shape before its sign.
+
+        Args:
+            inputs: [N, …].
+
+        Returns:
+            One array for each binary layer, in graph order; None where a number lies on a
+            threshold that makes a third value of it.
+        """
+        rows = [self._before_signs(inputs[index : index + 1])[0] for index in range(len(inputs))]
+        found: list[_Array] = []
+        for layer, sources in zip(self.layers, zip(*rows, strict=True), strict=True):
+            distance = np.concatenate(sources) - np.float32(layer.threshold)
+            if layer.at_threshold == 0 and (distance == 0).any():
+                return None
+            is_high = distance > 0 if layer.at_threshold == -1 else distance >= 0
+            found.append(np.where(is_high, np.float32(1), np.float32(-1)))
+        return found
+
     def nearest_sign(self, inputs: _Array) -> float:
         """How near to zero any number before a sign is, relative to its largest term.
 
@@ -381,12 +401,15 @@ class GraphRunner:
         """
         if not self.layers:
             return float("inf")
-        shown = self._session.run(self._shown, {self._input: inputs})
-        found = self._sources_and_ranges({str(self._input): inputs, **self._named(shown)})
+        found = self._before_signs(inputs)
         return min(
             float((np.abs(source - np.float32(layer.threshold)) / np.maximum(top, 1e-30)).min())
             for layer, source, top in zip(self.layers, *found, strict=True)
         )
+
+    def _before_signs(self, inputs: _Array) -> tuple[list[_Array], list[_Array]]:
+        shown = self._session.run(self._shown, {self._input: inputs})
+        return self._sources_and_ranges({str(self._input): inputs, **self._named(shown)})
 
     def _named(self, shown: Sequence[_Array]) -> dict[str, _Array]:
         return dict(zip(self._shown, shown, strict=True))

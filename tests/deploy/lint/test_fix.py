@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from bibench_deploy.errors import ParityError, SourceError
@@ -100,3 +101,68 @@ def test_a_file_that_computes_something_else_is_not_left_behind(
     with pytest.raises(ParityError, match="the fixed file differs from the ONNX graph"):
         fix_file(saved(CASES["a scale in the weights"][0]), tmp_path / "fixed.onnx")
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+TWO_LAYERS = (
+    f"{GOOD.format('x')}  h = Conv(s, w)  p = Greater(h, zero)  t = Where(p, one, minus)"
+    "  y = Conv(t, deep)"
+)
+DEEP = np.where(RNG.standard_normal((8, 8, 3, 3)) >= 0, 1.0, -1.0)
+
+
+def test_numbers_on_a_threshold_excuse_no_other_error(make_proto, tmp_path, monkeypatch) -> None:
+    # Sums of 36 signs often are 0, where rounding alone may decide: it explains no wrong weight.
+    def spoil(model) -> None:
+        value = binary_convs(model)[-1].node.inputs[1]
+        weight = value.const_value.numpy().copy()
+        weight[0, 0] *= -1
+        value.const_value = ir.tensor(weight, name=value.name)
+
+    path = tmp_path / "model.onnx"
+    text = f"g (float[1,4,8,8] x) => (y) {{ {TWO_LAYERS} }}"
+    onnx.save(make_proto(text, **ARRAYS, deep=DEEP), path)
+    done = fix_file(path, tmp_path / "fixed.onnx")
+    assert done.parity is not None
+    assert (done.parity.max_abs_error_same_signs, done.parity.flip_rate) == (0, 0)
+    monkeypatch.setattr(fix, "drop_clip_before_sign", spoil)
+    with pytest.raises(ParityError, match="differs from the ONNX graph"):
+        fix_file(path, tmp_path / "spoiled.onnx")
+    assert {item.name for item in tmp_path.iterdir()} == {"model.onnx", "fixed.onnx"}
+
+
+def test_signs_that_rounding_decides_are_counted(make_proto, tmp_path) -> None:
+    # Of weights of ±a, a sum that should be 0 is what rounding leaves; of ±1, it is 0.
+    path = tmp_path / "model.onnx"
+    text = f"g (float[1,4,8,8] x) => (y) {{ {TWO_LAYERS.replace('(s, w)', '(s, scaled)')} }}"
+    onnx.save(make_proto(text, **{**ARRAYS, "scaled": SIGNS * ALPHA * 0.3}, deep=DEEP), path)
+    parity = fix_file(path, tmp_path / "fixed.onnx").parity
+    assert parity is not None
+    assert parity.max_abs_error_same_signs == 0
+    first, second = parity.layers
+    assert first.flips == 0
+    assert 0 < second.flips < second.signs / 5
+
+
+MOVED = {
+    "padded by −1": "q = Pad(s, amounts, minus)  y = Conv(q, w)",
+    "flattened": "f = Flatten(s)  y = MatMul(f, rows)",
+    "transposed": "r = Transpose<perm=[0,1,3,2]>(s)  y = Conv(r, w)",
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_signs_that_are_moved_or_padded_are_compared_in_their_places(
+    case, make_proto, tmp_path
+) -> None:
+    nodes = f"g = Greater(x, zero)  s = Where(g, one, minus)  {MOVED[case]}"
+    rows = np.where(RNG.standard_normal((256, 5)) >= 0, 1.0, -1.0)
+    proto = make_proto(
+        f"g (float[1,4,8,8] x) => (y) {{ {nodes} }}",
+        **ARRAYS, rows=rows, amounts=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    )  # fmt: skip
+    onnx.save(proto, tmp_path / "model.onnx")
+    done = fix_file(tmp_path / "model.onnx", tmp_path / "fixed.onnx")
+    assert done.signs == 1
+    assert done.parity is not None
+    (layer,) = done.parity.layers
+    assert (layer.signs, layer.flips) == (8 * 4 * 8 * 8, 0)
