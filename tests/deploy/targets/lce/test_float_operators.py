@@ -506,10 +506,16 @@ def stride_of(orientation: str) -> int:
 def network(bodies: list[str], orientation: str, opset: int) -> onnx.ModelProto:
     """x → binary layer → h → each body → y → binary layer; all y and results in one row."""
     stride = stride_of(orientation)
-    entry = f"""i = Sign(x)  n = Conv<pads=[1,1,1,1], strides=[{stride},{stride}]>(i, w_entry)
+    entry = f"""b = Add(x, before)  i = Sign(b)
+        n = Conv<pads=[1,1,1,1], strides=[{stride},{stride}]>(i, w_entry)
         m = Mul(n, entry_scale)  h = Add(m, entry_shift)"""
     nodes = list(parse(entry, "x", [1, 4, 6 * stride, 8 * stride]))
-    arrays = {"w_entry": signs(8, 4, 3, 3), "entry_scale": 0.1, "entry_shift": 0.0137}
+    arrays = {
+        "w_entry": signs(8, 4, 3, 3),
+        "entry_scale": 0.1,
+        "entry_shift": 0.0137,
+        "before": 0.25,
+    }
     arrays |= {"exit_shift": 0.00771, **ARRAYS}
     rows = []
     for number, body in enumerate(bodies):
