@@ -225,7 +225,9 @@ def _nearest(path: Path) -> str:
     siblings = [str(entry) for entry in folder.iterdir() if not entry.name.startswith(".")]
     if folder == Path():
         siblings += [str(entry.parent) for entry in Path().glob("*/*/run.json")]
-    near = difflib.get_close_matches(str(path), siblings, n=1)
+    # What is there under the very name was named, and is none of the forms.
+    others = [name for name in siblings if name != str(path)]
+    near = difflib.get_close_matches(str(path), others, n=1)
     return (
         f'The nearest match is "{near[0]}"' if near else f"Nothing in {folder} has a name like it"
     )

@@ -29,7 +29,9 @@ def read_baseline(path: Path) -> Known:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["kind"] != _KIND or content["schema_version"] != _SCHEMA_VERSION:
+        if content["kind"] != _KIND:
+            raise ValueError(content["kind"])
+        if content["schema_version"] != _SCHEMA_VERSION:
             raise SettingsError(f"{path}: a baseline of another version; write it again")
         return frozenset(tuple(str(entry[key]) for key in _FIELDS) for entry in content["findings"])
     except OSError as error:

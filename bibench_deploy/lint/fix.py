@@ -59,11 +59,13 @@ def fix_file(source: Path, destination: Path) -> Fix:
 
     Raises:
         GraphError: the source cannot be read as an ONNX model.
-        SourceError: there is a file at `destination`, or nothing can be made there.
+        SourceError: `destination` is there already, does not end in .onnx, or cannot be made.
         ParityError: the new file computes something else; nothing is written.
     """
     if destination.exists() or destination.is_symlink():
         raise SourceError(f"{destination}: is there already; name a new file for --fix")
+    if destination.suffix != ".onnx":
+        raise SourceError(f"{destination}: no name of an ONNX file; let it end in .onnx")
     if not destination.parent.is_dir():
         raise SourceError(f"{destination.parent}: no such folder; make it before --fix")
     model = load_graph(source)

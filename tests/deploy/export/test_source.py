@@ -155,6 +155,13 @@ def test_a_missing_onnx_file_names_the_nearest_match(here) -> None:
         resolve_source("netwrk.onnx")
 
 
+def test_a_file_of_no_form_is_not_its_own_nearest_match(here) -> None:
+    (here / "network.txt").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"network\.txt: no such source") as raised:
+        resolve_source("network.txt")
+    assert 'match is "network.txt"' not in str(raised.value)
+
+
 def test_a_folder_called_as_an_onnx_file_is_told_as_a_folder(here) -> None:
     (here / "net.onnx").mkdir()
     with pytest.raises(

@@ -47,6 +47,12 @@ def test_what_is_no_baseline_is_said(text, tmp_path) -> None:
         read_baseline(tmp_path / "known.json")
 
 
+def test_a_file_of_another_kind_is_no_baseline_of_another_version(tmp_path) -> None:
+    (tmp_path / "known.json").write_text('{"kind": "bibench-run", "schema_version": 1}')
+    with pytest.raises(SettingsError, match="no baseline; make it"):
+        read_baseline(tmp_path / "known.json")
+
+
 def test_a_baseline_of_another_version_is_told(tmp_path) -> None:
     content = {"kind": "bibench-lint-baseline", "schema_version": 2, "findings": []}
     (tmp_path / "known.json").write_text(json.dumps(content))

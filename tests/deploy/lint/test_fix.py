@@ -83,6 +83,8 @@ def test_a_file_that_is_there_is_not_written_over(saved, tmp_path) -> None:
     path = saved(CASES["x > 0"][0])
     with pytest.raises(SourceError, match="is there already; name a new file"):
         fix_file(path, path)
+    with pytest.raises(SourceError, match=r"fixed\.txt: no name of an ONNX file"):
+        fix_file(path, tmp_path / "fixed.txt")
     with pytest.raises(SourceError, match="no such folder"):
         fix_file(path, tmp_path / "absent" / "fixed.onnx")
     with pytest.raises(SourceError, match="nothing can be made there"):
