@@ -9,6 +9,7 @@
 
 #include "float_row.h"
 #include "instruction_set.h"
+#include "pieces.h"
 
 namespace bibench {
 namespace {
@@ -144,20 +145,9 @@ inline void convolve(const RowJob& job, int position, int block) {
 
 template <int kBlocks>
 void convolve_blocks(const RowJob& job, int block) {
-  // As many equal pieces as possible: 14 positions are 5, 5 and 4, not twice 6 and 2.
-  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
-  for (int piece = 0, position = 0; piece < pieces; ++piece) {
-    const int left = job.positions - position, count = (left + pieces - piece - 1) / (pieces - piece);
-    switch (count) {
-      case 6: convolve<6, kBlocks>(job, position, block); break;
-      case 5: convolve<5, kBlocks>(job, position, block); break;
-      case 4: convolve<4, kBlocks>(job, position, block); break;
-      case 3: convolve<3, kBlocks>(job, position, block); break;
-      case 2: convolve<2, kBlocks>(job, position, block); break;
-      default: convolve<1, kBlocks>(job, position, block);
-    }
-    position += count;
-  }
+  for_each_piece<kMostPositions>(job.positions, [&](auto count, int position) {
+    convolve<decltype(count)::value, kBlocks>(job, position, block);
+  });
 }
 
 void convolve_row(const RowJob& job) {

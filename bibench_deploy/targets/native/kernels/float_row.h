@@ -2,6 +2,7 @@
 #pragma once
 
 #include "instruction_set.h"
+#include "pieces.h"
 
 namespace bibench {
 namespace {
@@ -59,27 +60,9 @@ inline void float_piece(const FloatRowJob& job, int position, int block) {
 
 template <int kLanes, int kMostPositions, int kBlocks>
 inline void float_blocks(const FloatRowJob& job, int block) {
-  const int pieces = (job.positions + kMostPositions - 1) / kMostPositions;
-  for (int piece = 0, position = 0; piece < pieces; ++piece) {
-    const int left_pieces = pieces - piece;
-    const int count = (job.positions - position + left_pieces - 1) / left_pieces;
-    switch (count) {
-      case 1: float_piece<kLanes, 1, kBlocks>(job, position, block); break;
-      case 2: float_piece<kLanes, 2, kBlocks>(job, position, block); break;
-      case 3: float_piece<kLanes, 3, kBlocks>(job, position, block); break;
-      case 4: float_piece<kLanes, 4, kBlocks>(job, position, block); break;
-      default:
-        if constexpr (kMostPositions > 4) {
-          switch (count) {
-            case 5: float_piece<kLanes, 5, kBlocks>(job, position, block); break;
-            case 6: float_piece<kLanes, 6, kBlocks>(job, position, block); break;
-            case 7: float_piece<kLanes, 7, kBlocks>(job, position, block); break;
-            default: float_piece<kLanes, 8, kBlocks>(job, position, block); break;
-          }
-        }
-    }
-    position += count;
-  }
+  for_each_piece<kMostPositions>(job.positions, [&](auto count, int position) {
+    float_piece<kLanes, decltype(count)::value, kBlocks>(job, position, block);
+  });
 }
 
 template <int kLanes, int kMostPositions, int kMostBlocks>
