@@ -12,26 +12,13 @@ import pytest
 from bibench_deploy.devices.runtimes import find_program
 from bibench_deploy.profiling.runners.native import NativeRunner
 from bibench_deploy.targets.native import library
-from bibench_deploy.targets.onnx.run_model import load_session
 from bibench_train import datasets
+from tests.deploy.targets.native import answer
 
 pytestmark = pytest.mark.board
 
 RUN = Path(__file__).parents[2] / "models" / "digits-resnet20-bnn"
 IMAGES = 20
-# All that the board needs beside model and library: its own onnxruntime and numpy.
-ANSWER = """
-import sys
-import numpy as np
-import onnxruntime as ort
-model, library, images, answers = sys.argv[1:]
-options = ort.SessionOptions()
-options.register_custom_ops_library(library)
-session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-name = session.get_inputs()[0].name
-rows = [session.run(None, {name: row[None]})[0] for row in np.load(images)]
-np.save(answers, np.concatenate(rows))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +56,14 @@ def test_it_answers_there_as_it_does_here(board, folder: Path, monkeypatch) -> N
     kept = find_program(NativeRunner.program, "aarch64")
     place = board.root / "root" / "answers"
     place.mkdir()
-    shutil.copy(model, place / "model.onnx")
     shutil.copy(kept.path, place / "library.so")
+    shutil.copy(model, place / "model.onnx")
+    shutil.copy(answer.__file__, place / "answer.py")
     np.save(place / "images.npy", images.numpy())
-    (place / "answer.py").write_text(ANSWER)
-    files = [f"/root/answers/{name}" for name in ("model.onnx", "library.so", "images.npy")]
-    board.ssh("python3", "/root/answers/answer.py", *files, "/root/answers/answers.npy")
+    names = ("answer.py", "library.so", "model.onnx", "images.npy", "answers.npy")
+    board.ssh("python3", *(f"/root/answers/{name}" for name in names))
     there = np.load(place / "answers.npy")
-    session = load_session(model.read_bytes(), custom_ops_library=library())
-    name = session.get_inputs()[0].name
-    here = np.concatenate([session.run(None, {name: row[None]})[0] for row in images.numpy()])
+    answer.main(library(), str(model), str(place / "images.npy"), str(place / "here.npy"))
+    here = np.load(place / "here.npy")
     np.testing.assert_array_equal(there, here)
     assert (there.argmax(1) == labels.numpy()).mean() > 0.9

@@ -20,23 +20,20 @@ from bibench_deploy.lint.finding import Severity
 from bibench_deploy.lint.runner import lint_graph
 from bibench_deploy.targets._target import DEFAULT_OPTIONS, Writer
 from bibench_deploy.verify.parity import Comparison, Observation, proof_inputs
+from tests.deploy.geometries import signs
 
 RNG = np.random.default_rng(0)
 
 
-def signs(*shape: int) -> np.ndarray:
-    return np.where(RNG.random(shape) < 0.5, 1.0, -1.0)
-
-
 FRESH = {"gamma": np.ones(4), "beta": np.zeros(4), "mean": np.zeros(4), "variance": np.ones(4)}
 ARRAYS = {
-    "w": signs(4, 4, 3, 3) * 0.5,
-    "v": signs(4, 4, 3, 3),
+    "w": signs((4, 4, 3, 3)) * 0.5,
+    "v": signs((4, 4, 3, 3), 1),
     "f": RNG.standard_normal((4, 4, 3, 3)),
     "one": RNG.standard_normal((4, 4, 1, 1)),
     "b": RNG.standard_normal(4) / 4,
     "halves": np.full(4, 0.5),
-    "turn": signs(4, 1, 1),
+    "turn": signs((4, 1, 1), 2),
     "shift": RNG.standard_normal((4, 1, 1)),
     "no_shift": np.zeros((4, 1, 1)),
     "low": -1.0, "high": 1.0, "nought": 0.0,
