@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Set
 from math import prod
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.graph.batch_norm import batch_norm_step
 from bibench_deploy.graph.fold_constants import constant_of
 
 # A sum is exactly 0 where all its terms are, as the channels of a dark pixel are.
@@ -73,7 +71,9 @@ def _gives_zeros(node: ir.Node, found: Set[ir.Value], binary_layers: Set[ir.Node
     if kind == "Clip":
         return any(holds)  # a bound of 0, or a number
     if kind == "BatchNormalization":
-        return holds[0] and _has_still_channel(node, arrays[1:5])
+        step = batch_norm_step(node)
+        # A channel that is not moved keeps its zeros, as a fresh batch norm does in all.
+        return holds[0] and step is not None and bool((step[1] == 0).any())
     if kind not in ("Conv", "Gemm", "MatMul") or (len(holds) > 2 and not holds[2]):
         return False  # no sum, or a bias moves it
     if node in binary_layers:
@@ -81,18 +81,5 @@ def _gives_zeros(node: ir.Node, found: Set[ir.Value], binary_layers: Set[ir.Node
     weight = arrays[1]
     if weight is None or not holds[0]:
         return False
-    outputs = weight.shape[0] if kind == "Conv" or _is_transposed(node) else weight.shape[-1]
-    return prod(weight.shape) <= _FEW_TERMS * outputs
-
-
-def _is_transposed(node: ir.Node) -> bool:
-    return node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
-
-
-def _has_still_channel(node: ir.Node, arrays: list[npt.NDArray[Any] | None]) -> bool:
-    """Whether a batch norm leaves 0 where it is in some channel, as a fresh one does in all."""
-    if any(array is None for array in arrays):
-        return False
-    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
-    return bool((beta - mean * gamma / np.sqrt(variance + epsilon) == 0).any())
+    axis = 0 if kind == "Conv" or node.attributes.get_int("transB") else -1
+    return prod(weight.shape) <= _FEW_TERMS * weight.shape[axis]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from bibench_deploy.graph.facts import BinaryConv, binary_convs, shape_of
 from bibench_deploy.graph.load import load_graph
 from bibench_deploy.lowering.canonical_binarization import canonical_binarization
 from bibench_deploy.lowering.drop_clip_before_sign import drop_clip_before_sign
-from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
+from bibench_deploy.lowering.sign_places import place_signs, sign_places
 from bibench_deploy.verify.parity import Comparison, GraphRunner, Observation, Parity, seeded_inputs
 
 _Array = npt.NDArray[np.float32]
@@ -118,12 +117,9 @@ def _signs_of(fixed: ir.Model, inputs: _Array) -> dict[str, _Array] | None:
     taken = GraphRunner(fixed).signs(inputs)
     if taken is None:
         return None
-    found: dict[str, _Array] = {}
-    for conv, signs in zip(binary_convs(fixed), taken, strict=True):
-        size = prod(shape_of(binarized_tensor(conv)))
-        places = sign_places(fixed, conv).reshape(-1)
-        is_sign = places >= 0
-        whole = np.full((len(inputs), size), np.nan, np.float32)
-        whole[:, places[is_sign]] = signs.reshape(len(inputs), -1)[:, is_sign]
-        found[source_layer(conv.node)] = whole
-    return found
+    convs = binary_convs(fixed)
+    places = [sign_places(fixed, conv) for conv in convs]
+    signs = [
+        numbers.reshape(-1, *place.shape) for numbers, place in zip(taken, places, strict=True)
+    ]
+    return place_signs(convs, places, signs)

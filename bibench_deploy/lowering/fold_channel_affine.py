@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bibench_deploy.graph.batch_norm import batch_norm_step
 from bibench_deploy.graph.facts import binary_convs, only_reader, shape_of
 from bibench_deploy.graph.fold_constants import constant_of
 from bibench_deploy.graph.initializer import add_initializer
@@ -110,12 +111,7 @@ def channel_step(node: ir.Node, value: ir.Value, channels: int) -> tuple[_Vector
         constants; None where it is anything else.
     """
     if node.op_type == "BatchNormalization" and node.domain == "":
-        arrays = [constant_of(item) for item in node.inputs[1:]]
-        if any(array is None for array in arrays) or len(node.outputs) != 1:
-            return None
-        gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in arrays)
-        multiplier = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-        return multiplier, beta - multiplier * mean
+        return batch_norm_step(node) if len(node.outputs) == 1 else None
     if node.op_type not in ("Mul", "Div", "Add", "Sub") or node.domain != "":
         return None
     is_left = node.inputs[0] is value

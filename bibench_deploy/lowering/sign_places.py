@@ -12,6 +12,9 @@ themselves, so a pass needs no bookkeeping beyond its marks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -74,6 +77,31 @@ def sign_places(model: ir.Model, conv: BinaryConv) -> npt.NDArray[np.int64]:
         (numbers,) = evaluate(model, nodes, [base], [conv.binarization.source], [numbers])  # type: ignore[assignment]
     places = numbers.astype(np.int64) - _FIRST
     return np.where(places < 0, -1, places)
+
+
+def place_signs(
+    convs: Iterable[BinaryConv],
+    places: Iterable[npt.NDArray[np.int64]],
+    signs: Iterable[npt.NDArray[np.float32]],
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Put the signs that lowered layers read where the source graph's tensors have them.
+
+    Args:
+        convs: the layers of the lowered graph; several may be pieces of one source layer.
+        places: of each, as `sign_places` gives it.
+        signs: of each, [N, …] with the axes of its places.
+
+    Returns:
+        Source layer → [N, elements of what it binarizes]; NaN where no layer reads one.
+    """
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for conv, place, read in zip(convs, places, signs, strict=True):
+        layer, is_sign = source_layer(conv.node), place >= 0
+        if layer not in found:
+            size = prod(shape_of(binarized_tensor(conv)))
+            found[layer] = np.full((len(read), size), np.nan, np.float32)
+        found[layer][:, place[is_sign]] = read[:, is_sign]
+    return found
 
 
 def _marked_path(conv: BinaryConv) -> tuple[ir.Value, list[ir.Node]]:

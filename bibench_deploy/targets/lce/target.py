@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from bibench_deploy.lowering.fold_pad import fold_pad
 from bibench_deploy.lowering.fold_shifts import fold_shifts
 from bibench_deploy.lowering.pointwise_convolution import pointwise_convolution
 from bibench_deploy.lowering.separate_dilated_layers import separate_dilated_layers
-from bibench_deploy.lowering.sign_places import binarized_tensor, sign_places, source_layer
+from bibench_deploy.lowering.sign_places import place_signs, sign_places
 from bibench_deploy.lowering.split_groups import split_groups
 from bibench_deploy.lowering.strided_dilation import strided_dilation
 from bibench_deploy.lowering.two_dimensional import two_dimensional
@@ -255,7 +254,9 @@ class _Executor:
     def __call__(self, inputs: _Array, *, wants_signs: bool = True) -> Execution:
         """Run the model; see `Execute`."""
         content = with_outputs(self._content, self._signs) if wants_signs else self._content
-        convs, cuts = (self._convs, self._cuts) if wants_signs else ([], [])
+        convs, cuts, places = (
+            (self._convs, self._cuts, self._places) if wants_signs else ([], [], [])
+        )
         try:
             # Plain kernels: XNNPACK announces itself on stderr, and parity needs no speed.
             interpreter = load_interpreter(content, use_xnnpack=False)
@@ -270,13 +271,7 @@ class _Executor:
             outputs.append(np.moveaxis(output, -1, 1) if self._gives_channels_last else output)
             for piece, conv, cut, words in zip(pieces, convs, cuts, packed, strict=True):
                 piece.append(self._whole(conv, cut, words))
-        signs: dict[str, _Array] = {}
-        for conv, place, piece in zip(convs, self._places, pieces, strict=False):
-            layer, is_sign = source_layer(conv.node), place >= 0
-            if layer not in signs:
-                size = math.prod(shape_of(binarized_tensor(conv)))
-                signs[layer] = np.full((len(inputs), size), np.nan, np.float32)
-            signs[layer][:, place[is_sign]] = np.stack(piece)[:, is_sign]
+        signs = place_signs(convs, places, map(np.stack, pieces))
         return Execution(np.concatenate(outputs), signs)
 
     def _whole(
