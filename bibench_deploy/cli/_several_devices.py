@@ -6,6 +6,7 @@ one device alone, and the others go on. Each has its own results file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import signal
@@ -14,17 +15,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from bibench_deploy.profiling.session import ProfileRun, Progress
 
+_Queue: TypeAlias = "queue.Queue[tuple[str, dict[str, Any] | None]]"  # None: nothing follows
+
 EVENTS = "--events"
 # How long a sweep may take to end what runs on its device when it is told to.
 _END_S = 60.0
+# How long what a process wrote before it ended may take to be read.
+_LAST_WORDS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,32 @@ def run_sweeps(
     Returns:
         How each ended, in the order of `commands`.
     """
-    said: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+    said: _Queue = queue.Queue()
     paths: dict[str, Path] = {}
     remarks: dict[str, tuple[str, ...]] = {}
-    with tempfile.TemporaryDirectory() as folder, _started(commands, Path(folder), said) as running:
-        is_running = set(commands)
-        while is_running:
-            device, event = said.get()
+    running = set(commands)
+
+    def listen(timeout_s: float | None = None) -> None:
+        while running:
+            device, event = said.get(timeout=timeout_s)
             if event is None:
-                is_running.remove(device)
+                running.remove(device)
             elif "results" in event:
                 paths[device] = Path(event["results"])
                 remarks[device] = tuple(event["remarks"])
             else:
                 progress(device, _progress_of(event))
-        codes = {device: process.wait() for device, process in running.items()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with _started(commands, Path(folder), said) as processes:
+                listen()
+        except KeyboardInterrupt:
+            # All have ended, and said meanwhile which blocks they keep.
+            with contextlib.suppress(queue.Empty):
+                listen(_LAST_WORDS_S)
+            raise
+        codes = {device: process.wait() for device, process in processes.items()}
         errors = {
             device: _last_line(Path(folder) / f"{number}.txt")
             for number, device in enumerate(commands)
@@ -103,11 +118,11 @@ def _progress_of(event: dict[str, Any]) -> Progress:
     return Progress(event["done"], event["total"], key and CellKey(**key), event["name"], finished)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _started(
     commands: Mapping[str, Sequence[str]],
     folder: Path,
-    said: queue.Queue[tuple[str, dict[str, Any] | None]],
+    said: _Queue,
 ) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The processes; leaving early, by Ctrl-C or an error, interrupts them and waits."""
     running: dict[str, subprocess.Popen[str]] = {}
@@ -139,13 +154,13 @@ def _started(
                 process.wait()
 
 
-def _read(
-    device: str, stream: IO[str], said: queue.Queue[tuple[str, dict[str, Any] | None]]
-) -> None:
-    with stream:
-        for line in stream:
-            said.put((device, json.loads(line)))
-    said.put((device, None))
+def _read(device: str, stream: IO[str], said: _Queue) -> None:
+    try:
+        with stream:
+            for line in stream:
+                said.put((device, json.loads(line)))
+    finally:
+        said.put((device, None))
 
 
 def _last_line(file: Path) -> str:

@@ -255,20 +255,21 @@ def _run_several(
     from bibench_deploy.profiling.journal import read_results
 
     commands = {sweep.device_name: sweep.words(resume=resume) for sweep in sweeps}
-    begun = set()
+    last: dict[str, Progress] = {}
 
     def watch(device: str, said: Progress) -> None:
-        if said.done:
-            begun.add(device)
+        last[device] = said
         progress(device, said)
 
     try:
         with progress_shown(plans) as progress:
             ended = run_sweeps(commands, watch)
     except KeyboardInterrupt:
-        # Without --out only a file that has blocks is found again.
-        again = [device for device in commands if device in begun or out is not None]
-        if begun:
+        begun = [name for name in commands if name in last and last[name].done]
+        # Without --out only a file that has blocks, and not all, is found again.
+        unfinished = [name for name in begun if last[name].done < last[name].total]
+        again = list(commands) if out is not None else unfinished
+        if begun and again:
             typer.echo(f"go on with: {_again(again, out)}", err=True)
         raise
     failed = {sweep.device: sweep.error for sweep in ended if sweep.path is None}

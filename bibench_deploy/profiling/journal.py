@@ -305,6 +305,7 @@ class Journal:
     Attributes:
         path: the file.
         begun: what it held when it was opened; None for nothing.
+        block_count: of the blocks that it holds now.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
@@ -330,7 +331,7 @@ class Journal:
             raise ResultsError(
                 f"{path} exists; go on with it by --resume, or choose another --out"
             ) from error
-        self._has_block = False
+        self.block_count = 0
         try:
             self._lock()
             if is_there:
@@ -349,7 +350,7 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-        if not self._has_block:
+        if not self.block_count:
             self.path.unlink(missing_ok=True)
 
     def write_header(self, header: Header) -> None:
@@ -387,7 +388,7 @@ class Journal:
         """Append what one process measured."""
         fields = asdict(block)
         self._append({"kind": "block", **fields.pop("key"), **fields})
-        self._has_block = True
+        self.block_count += 1
 
     def write_cell(self, cell: Cell) -> None:
         """Append the figures of a cell; it comes after its last block."""
@@ -414,7 +415,7 @@ class Journal:
             raise ResultsError(f"{self.path}: no results file; choose another --out")
         self._file.truncate(end)
         self._file.seek(end)
-        self._has_block = self.begun is not None and bool(self.begun.blocks)
+        self.block_count = len(self.begun.blocks) if self.begun is not None else 0
 
     def _append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

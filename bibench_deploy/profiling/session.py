@@ -94,6 +94,8 @@ class Finished:
 class Progress:
     """How far a sweep has come, said before each block and once at the end.
 
+    A sweep that ends early says a last block too that is in its file.
+
     Attributes:
         done: finished blocks.
         total: blocks of the sweep.
@@ -289,7 +291,8 @@ def profile_artifacts(
             watched(transport, cores, environment.cores) as watch,
         ):
             parts = _Parts.of(plan, transport, environment, cores)
-            _measure(parts, journal, order_seed, before, progress, watch)
+            with _told_of_each_block(progress, journal) as tell:
+                _measure(parts, journal, order_seed, before, tell, watch)
         done = begun.operators if begun is not None else {}
         remarks = _profile_operators(parts, journal, done) if operators else ()
     return ProfileRun(path, read_results(path), remarks)
@@ -402,7 +405,7 @@ def _measure(
     journal: Journal,
     seed: int,
     before: Sequence[Block],
-    progress: Callable[[Progress], None] | None,
+    tell: Callable[[Progress], None],
     watch: Watch,
 ) -> None:
     plan, environment = parts.plan, parts.environment
@@ -419,8 +422,7 @@ def _measure(
             if len(done[key]) > block:
                 continue
             artifact = plan.artifacts[key.artifact]
-            if progress:
-                progress(Progress(count, total, key, artifact.name, finished))
+            tell(Progress(count, total, key, artifact.name, finished))
             runner, local = parts.runners[key.artifact], parts.files[key.artifact]
             arguments = runner.command(
                 parts.transport.python,
@@ -467,8 +469,32 @@ def _measure(
                 journal.write_cell(summary)
                 verdict = summary.verdict
             finished = Finished(key, done[key][-1].middle_ms, verdict)
-    if progress:
-        progress(Progress(count, total, None, "", finished))
+    tell(Progress(count, total, None, "", finished))
+
+
+@contextlib.contextmanager
+def _told_of_each_block(
+    progress: Callable[[Progress], None] | None, journal: Journal
+) -> Iterator[Callable[[Progress], None]]:
+    """What a sweep is to call with its progress.
+
+    An interruption may come when a block is in the file and nobody was told: it is said then.
+    """
+    told = total = 0
+
+    def tell(said: Progress) -> None:
+        nonlocal told, total
+        total = said.total
+        if progress:
+            progress(said)
+        told = said.done
+
+    try:
+        yield tell
+    except BaseException:
+        if progress and journal.block_count > told:
+            progress(Progress(journal.block_count, total, None, ""))
+        raise
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bibench_deploy.artifact import Artifact
+from bibench_deploy.cli._several_devices import run_sweeps
 from bibench_deploy.cli.app import app
 from bibench_deploy.profiling.journal import read_results
+from bibench_deploy.profiling.session import Progress
 from tests.deploy.devices.conftest import free_port, running, wait_until
 
 BOARDS = ("pi4", "kirin990")
@@ -118,7 +121,7 @@ def test_a_list_with_an_empty_name_is_refused(run: Callable[..., Result], names:
 def test_an_interruption_ends_all_and_each_goes_on_where_it_was(
     boards: None, run: Callable[..., Result], tmp_path: Path
 ) -> None:
-    words = ["profile", "--device", ",".join(BOARDS), "--threads", "1"]
+    words = ["profile", "--device", ",".join(BOARDS), "--threads", "1,2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "bibench_deploy", *words, "out/tiny"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -136,12 +139,46 @@ def test_an_interruption_ends_all_and_each_goes_on_where_it_was(
     assert errors.splitlines()[-1].startswith("bibench: interrupted")
     assert running(str(tmp_path)) == []
     before = {file: len(read_results(file).blocks) for file in Path("results").iterdir()}
-    assert all(0 < count < 3 for count in before.values())
+    assert all(0 < count < 6 for count in before.values())
     done = run("profile", "--device", ",".join(BOARDS), "--resume")
     assert done.exit_code == 0, done.output
     assert {
         file: len(read_results(file).blocks) for file in Path("results").iterdir()
-    } == dict.fromkeys(before, 3)
+    } == dict.fromkeys(before, 6)
+
+
+def test_what_a_sweep_says_while_it_is_ended_is_heard(boards: None) -> None:
+    commands = {name: ["--device", name, "--threads", "1,2", "--", "out/tiny"] for name in BOARDS}
+    heard: dict[str, int] = {}
+    interrupted: list[str] = []
+
+    def interrupted_by_the_first_block(device: str, said: Progress) -> None:
+        heard[device] = said.done
+        if said.done and not interrupted:
+            interrupted.append(device)
+            time.sleep(2)  # the others go on meanwhile
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweeps(commands, interrupted_by_the_first_block)
+    files = [read_results(file) for file in Path("results").iterdir()]
+    kept = {one.header.planned[0].key.device: len(one.blocks) for one in files}
+    assert kept == {device: count for device, count in heard.items() if count}
+
+
+def test_one_that_had_finished_is_not_gone_on_with(
+    run: Callable[..., Result], boards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(commands, progress):
+        for name, done in zip(commands, (6, 2), strict=True):
+            progress(name, Progress(done, 6, None, ""))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bibench_deploy.cli.profile.run_sweeps", ended)
+    words = ["profile", "out/tiny", "--device", ",".join(BOARDS), "--threads", "1,2"]
+    assert "go on with: bibench profile --device kirin990 --resume" in run(*words).stderr
+    with_out = run(*words, "--out", "r.jsonl").stderr
+    assert "bibench profile --device pi4,kirin990 --out r.jsonl --resume" in with_out
 
 
 def test_an_interruption_before_any_block_leads_to_no_file(boards: None, tmp_path: Path) -> None:

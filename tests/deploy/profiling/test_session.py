@@ -13,7 +13,7 @@ from bibench_deploy.devices.registry import Device
 from bibench_deploy.devices.transports.fake import FakeTransport
 from bibench_deploy.errors import ArtifactError, DeviceError, ResultsError, UnknownNameError
 from bibench_deploy.profiling import session
-from bibench_deploy.profiling.journal import CellKey, read_results
+from bibench_deploy.profiling.journal import Block, CellKey, Journal, read_results
 from bibench_deploy.profiling.presets import PRESETS, Preset
 from bibench_deploy.profiling.session import (
     Progress,
@@ -192,6 +192,25 @@ def test_what_was_measured_before_a_failure_stays(
     results = read_results(Path("run.jsonl"))
     assert [cell.block_count for cell in results.cells.values()] == [2]
     assert len(results.problems) == 1
+
+
+def test_a_block_that_is_kept_is_told_of_where_an_interruption_comes_first(
+    make_lce_artifact: MakeArtifact, fake: FakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_lce_artifact(Path("tiny"), has_twin=False)
+    for _ in range(2):
+        fake.answer(PRINTED)
+    write_block = Journal.write_block
+
+    def interrupted_behind_it(self: Journal, block: Block) -> None:
+        write_block(self, block)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "write_block", interrupted_behind_it)
+    said: list[Progress] = []
+    with pytest.raises(KeyboardInterrupt):
+        profile_artifacts([Path("tiny")], "board", threads=(1,), progress=said.append)
+    assert [(one.done, one.total) for one in said] == [(0, 3), (1, 3)]
 
 
 def test_a_run_that_measured_nothing_leaves_no_file(
