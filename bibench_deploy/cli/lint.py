@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -198,6 +199,8 @@ def _report(
     from bibench_deploy.lint.runner import Report, lint_file
 
     source = find_source(text, input_shape)
+    # A baseline and a workflow's annotations know one file by one name.
+    name = os.path.normpath(text) if text else source.name
     with tempfile.TemporaryDirectory() as folder:
         path = source.onnx_path or Path(folder) / "model.onnx"
         if source.onnx_path is None:
@@ -210,11 +213,11 @@ def _report(
                     write_onnx(source, path)
             except NotBinaryError as error:
                 results = tuple(soft_weights(target, str(error)) for target in chosen)
-                return Report(text or source.name, tuple(map(settings.apply, results)))
+                return Report(name, tuple(map(settings.apply, results)))
         if fix is not None:
             _fix(path, fix)
         results = lint_file(path, chosen, options)
-    return Report(text or source.name, tuple(settings.apply(result) for result in results))
+    return Report(name, tuple(settings.apply(result) for result in results))
 
 
 def _fix(source: Path, destination: Path) -> None:

@@ -186,8 +186,10 @@ def train(
         )
     if lint_target is not None:
         from bibench_deploy.cli.lint import named_targets
+        from bibench_deploy.lint.settings import read_settings
 
         named_targets(lint_target)
+        read_settings(Path.cwd())
     changes = _given(
         epochs=epochs,
         batch_size=batch_size,
@@ -354,9 +356,11 @@ def _lint(
     from bibench_deploy.export.finished_form import lint_finished_form
     from bibench_deploy.lint.finding import Severity
     from bibench_deploy.lint.formats.text import by_rule
+    from bibench_deploy.lint.settings import read_settings
 
+    settings = read_settings(Path.cwd())
     results = lint_finished_form(architecture, algorithm, dataset, epochs, named_targets(target))
-    for result in results:
+    for result in map(settings.apply, results):
         grave = [item for item in result.findings if item.severity is not Severity.INFO]
         for line in by_rule(grave):
             _say(f"lint for {result.target}: {line}")

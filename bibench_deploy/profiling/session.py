@@ -412,8 +412,10 @@ def _measure(
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
     total = sum(cell.blocks for cell in plan.cells)
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
+    runtimes = _Runtimes()
     for measured_before in before:
         done[measured_before.key].append(measured_before)
+        runtimes.check(plan.artifacts[measured_before.key.artifact].name, measured_before.runtime)
     count, finished = len(before), None
     for block in range(plan.preset.blocks):
         for cell in generator.sample(plan.cells, len(plan.cells)):
@@ -440,11 +442,7 @@ def _measure(
             load = measured.other_load
             if load is None:
                 load = other_load(conditions, key.threads, environment.cores)
-            if done[key] and done[key][0].runtime != measured.runtime:
-                raise DeviceError(
-                    f"{artifact.name}: the runtime is not the one that earlier blocks ran on "
-                    f"({_differences(done[key][0].runtime, measured.runtime)}); start a new sweep"
-                )
+            runtimes.check(artifact.name, measured.runtime)
             done[key].append(
                 Block(
                     key=key,
@@ -497,9 +495,36 @@ def _told_of_each_block(
         raise
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return ", ".join(f"{name} {before.get(name)}, then {after.get(name)}" for name in names)
+class _Runtimes:
+    """What the runtimes of a sweep say of themselves: it must be the same in all blocks."""
+
+    # These are of the model as much as of the runtime.
+    _KERNELS = ("binary_kernel", "float_kernel")
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[Any, str], Any] = {}
+
+    def check(self, model: str, runtime: Mapping[str, Any]) -> None:
+        """Compare with what was said before, for whatever model.
+
+        Raises:
+            DeviceError: something differs; says what.
+        """
+        said = {
+            (runtime.get("name"), field): value
+            for field, value in runtime.items()
+            if field not in self._KERNELS
+        }
+        differences = [
+            f"{field} {self._said[name, field]}, then {value}"
+            for (name, field), value in said.items()
+            if self._said.setdefault((name, field), value) != value
+        ]
+        if differences:
+            raise DeviceError(
+                f"{model}: the runtime is not the one that earlier blocks ran on "
+                f"({', '.join(differences)}); start a new sweep"
+            )
 
 
 def _add_artifact(artifacts: dict[str, Artifact], artifact: Artifact) -> str:

@@ -69,6 +69,16 @@ def test_lint_judges_what_is_left_at_the_end_of_the_schedule(bibench: Run) -> No
     assert not [line for line in said if "error" in line]
 
 
+def test_what_the_project_ignores_is_not_warned_of(bibench: Run) -> None:
+    options = ["--dataset", "tiny", "--algorithm", "xnor", "--epochs", "1", "--lint", "lce"]
+    Path("pyproject.toml").write_text('[tool.bibench.lint]\nignore = ["BIB202"]\n')
+    assert "BIB202" not in bibench(*options).stderr
+    Path("pyproject.toml").write_text('[tool.bibench.lint]\nignore = ["BIB9"]\n')
+    result = bibench(*options, "--out", "other")
+    assert (result.exit_code, Path("other").exists()) == (2, False)
+    assert "pyproject.toml" in result.stderr
+
+
 def test_an_unknown_target_to_lint_for_ends_before_anything_begins(bibench: Run) -> None:
     result = bibench("--dataset", "tiny", "--lint", "lca")
     assert result.exit_code == 2

@@ -39,7 +39,8 @@ def _summaries(reports: Sequence[Report]) -> Iterator[str]:
             counts = ", ".join(
                 counted(result.count(severity), severity.value) for severity in Severity
             )
-            yield f"{report.source} for {result.target}: {counts}"
+            # Nothing that a file is called may stand where a command begins.
+            yield _data(f"bibench: {report.source} for {result.target}: {counts}")
 
 
 def _data(text: str) -> str:

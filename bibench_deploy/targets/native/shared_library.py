@@ -57,10 +57,13 @@ def library() -> str:
     try:
         _check(path)
     except RuntimeError as error:
-        raise MissingLibraryError(
-            f"{path} does not work here: {' '.join(str(error).split())}; it is tested with ONNX "
-            f"Runtime {OLDEST_RUNTIME} and newer"
-        ) from error
+        reason = " ".join(str(error).split())
+        advice = (
+            f"unset {VARIABLE}, or name one of these"
+            if VARIABLE in reason
+            else f"it is tested with ONNX Runtime {OLDEST_RUNTIME} and newer"
+        )
+        raise MissingLibraryError(f"{path} does not work here: {reason}; {advice}") from error
     return path
 
 

@@ -185,7 +185,7 @@ def test_a_baseline_hides_what_is_known(networks, bibench) -> None:
     assert (written.exit_code, written.stderr.count("\n")) == (0, 1)
     assert "bibench-lint-baseline.json: 1 finding is known from now on" in written.stderr
     assert bibench("lint", "error.onnx").exit_code == 1
-    known = bibench("lint", "error.onnx", "--baseline", "bibench-lint-baseline.json")
+    known = bibench("lint", "./error.onnx", "--baseline", "bibench-lint-baseline.json")
     assert known.exit_code == 0
     assert "BIB201" not in known.stdout
     (networks / "pyproject.toml").write_text(

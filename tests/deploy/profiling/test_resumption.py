@@ -240,6 +240,14 @@ def test_another_sweep_machine_or_runtime_is_refused_and_the_file_stays(
     assert RUN.read_bytes() == before
 
 
+def test_another_runtime_is_refused_where_no_cell_has_two_blocks_yet(sweep: Resume) -> None:
+    interrupt(sweep, 2)
+    before = RUN.read_bytes()
+    with pytest.raises(DeviceError, match=r"version 0\.16\.0, then 0\.17\.0"):
+        sweep(version="0.17.0")
+    assert RUN.read_bytes() == before
+
+
 @pytest.mark.parametrize("content", [b"my notes", b"my notes\n", b'{"kind":"other"'])
 def test_a_file_of_somebody_elses_is_not_touched(sweep: Resume, content: bytes) -> None:
     RUN.write_bytes(content)

@@ -1,6 +1,7 @@
 import re
 
 from bibench_deploy.lint.formats.github import render
+from bibench_deploy.lint.runner import LintResult, Report
 
 COMMAND = re.compile(r"::(error|warning|notice) file=([^:,]+),title=([^:,]+)::(.+)")
 
@@ -20,3 +21,12 @@ def test_what_stops_the_deployment_comes_first(reports) -> None:
     order = ["error", "warning", "notice"]
     kinds = [match[1] for line in render(reports).splitlines() if (match := COMMAND.match(line))]
     assert kinds == sorted(kinds, key=order.index)
+
+
+def test_no_name_of_a_file_is_a_command() -> None:
+    clean = (LintResult("lce", (), ()),)
+    text = render([Report("::error::a.onnx", clean), Report("a\n::error::b.onnx", clean)])
+    assert text.splitlines() == [
+        "bibench: ::error::a.onnx for lce: 0 errors, 0 warnings, 0 infos",
+        "bibench: a%0A::error::b.onnx for lce: 0 errors, 0 warnings, 0 infos",
+    ]

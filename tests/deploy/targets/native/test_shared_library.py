@@ -65,6 +65,13 @@ def test_a_damaged_library_is_told_in_one_line(
     assert "\n" not in str(told.value)
 
 
+def test_a_wrong_instruction_set_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.VARIABLE, "mmx")
+    with pytest.raises(MissingLibraryError) as told:
+        module.library.__wrapped__()
+    assert str(told.value).endswith("portable; unset BIBENCH_NATIVE_ISA, or name one of these")
+
+
 def test_an_operator_that_computes_something_else_is_found_at_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
