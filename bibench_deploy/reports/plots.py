@@ -242,10 +242,13 @@ def _latency_plot(family: Family, device: str, styles: dict[str, _Style], place:
     cells = [cell for model in models for cell in _timed(model, device)]
     counts = sorted({cell.key.threads for cell in cells})
     published = _published_lines(models, device, styles, counts)
-    highest = max(
-        [cell.latency_ms.high_ms or cell.latency_ms.p50 for cell in cells]
+    widest = max(cell.latency_ms.high_ms or cell.latency_ms.p50 for cell in cells)
+    highest_mark = max(
+        [cell.latency_ms.p50 for cell in cells]
         + [time for line in published for time in line.times_ms.values()]
     )
+    # One interval of a noisy cell may be so wide that all marks would lie on the axis below.
+    highest = max(highest_mark, min(widest, 2 * highest_mark))
 
     def draw(axes: Axes) -> None:
         ends = []
@@ -296,6 +299,8 @@ def _latency_plot(family: Family, device: str, styles: dict[str, _Style], place:
     notes = [UNTRAINED] if family.is_untrained else []
     if not all(is_stable(cell) for cell in cells):
         notes.append("hollow marks are noisy cells")
+    if widest > highest:
+        notes.append(f"cut off above: an interval reaches {wording.milliseconds(widest)}")
     if published:
         notes.append("dotted: what BiBench publishes for this chip")
     return Plot(

@@ -192,7 +192,7 @@ def _cell(
         "latency_ms": {
             "p50": p50,
             "p90": round(p50 * 1.1, 4),
-            "low_ms": round(p50 * (1 - interval), 4),
+            "low_ms": round(p50 * max(1 - interval, 0.01), 4),
             "high_ms": round(p50 * (1 + interval), 4),
             "mad_ms": 0.02,
         },

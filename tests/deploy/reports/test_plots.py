@@ -139,3 +139,12 @@ def test_a_long_sweep_shows_its_drift_and_a_short_one_does_not(demo, write, head
     # The first third is about 11 ms, the last block 15.9.
     assert plot.description == "1 thread ends at 145 %"
     assert "block, in the order in which they ran" in texts(plot)
+
+
+def test_an_interval_without_end_leaves_the_marks_apart(write, header, artifact, cell):
+    cells = (cell("a", 1, 2.0, interval=200), cell("b", 1, 4.0))
+    path = write(header(), artifact("a"), artifact("b", algorithm="bnn"), *cells)
+    (plot,) = plots.latency_plots(build_report([path]))
+    assert "cut off above: an interval reaches 402 ms" in plot.note
+    numbers = [float(word) for word in texts(plot) if word.strip().isdigit()]
+    assert 4 < max(numbers) < 10
