@@ -86,8 +86,6 @@ _LONGEST_TEXT = 200
 # Room for a file's whole path and what is wrong with it.
 _LONGEST_REASON = 500
 
-NO_PYTHON = "no Python was found on it; name one by: bibench devices add … --python PATH"
-
 
 class Runner(ABC):
     """A way to run artifacts of one target on a device. It talks to no device itself.

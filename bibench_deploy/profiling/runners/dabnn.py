@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bibench_deploy.devices.runtimes import Program, find_program, missing_program
-from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
+from bibench_deploy.devices.runtimes import Program
+from bibench_deploy.profiling.runners._program import ProgramRunner
+from bibench_deploy.profiling.runners._runner import Measured, failure, garbage
 from bibench_deploy.profiling.statistics import Aggregate
 from bibench_deploy.targets.dabnn.flatbuffer import read_dab
 from bibench_deploy.targets.dabnn.schema import Operator
@@ -26,7 +27,6 @@ from bibench_deploy.targets.dabnn.schema import Operator
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.devices.transports._transport import CommandResult
-    from bibench_deploy.profiling.environment import Environment
     from bibench_deploy.profiling.presets import Preset
 
 _BUILD = "target benchmark_single_model of https://github.com/JDAI-CV/dabnn, built for it"
@@ -38,27 +38,13 @@ _IN_MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 _NOTE_X86 = "daBNN has no fast kernel for x86-64: a check of the file, not a figure for a board"
 
 
-class DabnnRunner(Runner):
+class DabnnRunner(ProgramRunner):
     """Times .dab files in processes of benchmark_single_model."""
 
     name = "dabnn"
     target = "dabnn"
     program = Program("dabnn", dict.fromkeys(_ABIS, _BUILD))
     one_thread = "daBNN runs on one thread alone, and its benchmark has no option for more"
-
-    def obstacle(self, environment: Environment) -> str | None:
-        """The program must have been added for this ABI."""
-        assert self.program is not None
-        if find_program(self.program, environment.abi) is None:
-            return missing_program(self.program, environment.abi)
-        return None
-
-    def files(self, artifact: Artifact, environment: Environment) -> dict[str, Path]:
-        """The model, and the program."""
-        assert self.program is not None
-        kept = find_program(self.program, environment.abi)
-        assert kept is not None, "asked for where there is an obstacle"
-        return {"model": artifact.model_path, "program": kept.path}
 
     def command(
         self, python: str, files: Mapping[str, str], threads: int, preset: Preset, seed: int

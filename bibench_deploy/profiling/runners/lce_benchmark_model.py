@@ -15,17 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bibench_deploy.devices.runtimes import Program, find_program, missing_program
+from bibench_deploy.devices.runtimes import Program
 from bibench_deploy.profiling.operators import INFERENCES, OperatorTime
 from bibench_deploy.profiling.presets import MEMORY_PASS
-from bibench_deploy.profiling.runners._runner import Measured, Runner, failure, garbage
+from bibench_deploy.profiling.runners._program import ProgramRunner
+from bibench_deploy.profiling.runners._runner import Measured, failure, garbage
 from bibench_deploy.profiling.runners.lce import FLOAT_KERNEL, is_binarized
 from bibench_deploy.profiling.statistics import Aggregate
 
 if TYPE_CHECKING:
     from bibench_deploy.artifact import Artifact
     from bibench_deploy.devices.transports._transport import CommandResult
-    from bibench_deploy.profiling.environment import Environment
     from bibench_deploy.profiling.presets import Preset
 
 BINARY_KERNEL = "default"
@@ -43,7 +43,7 @@ _WATCH_MS = 5
 _NUMBER = r"[-+.\deE]+"
 
 
-class LceBenchmarkModelRunner(Runner):
+class LceBenchmarkModelRunner(ProgramRunner):
     """Times .tflite files in processes of lce_benchmark_model."""
 
     name = "lce_benchmark_model"
@@ -52,20 +52,6 @@ class LceBenchmarkModelRunner(Runner):
     program = Program(
         "lce", {abi: f"the asset {asset} of {_RELEASES}" for abi, asset in _ASSETS.items()}
     )
-
-    def obstacle(self, environment: Environment) -> str | None:
-        """The program must have been added for this ABI."""
-        assert self.program is not None
-        if find_program(self.program, environment.abi) is None:
-            return missing_program(self.program, environment.abi)
-        return None
-
-    def files(self, artifact: Artifact, environment: Environment) -> dict[str, Path]:
-        """The model, and the program."""
-        assert self.program is not None
-        kept = find_program(self.program, environment.abi)
-        assert kept is not None, "asked for where there is an obstacle"
-        return {"model": artifact.model_path, "program": kept.path}
 
     def command(
         self, python: str, files: Mapping[str, str], threads: int, preset: Preset, seed: int

@@ -10,7 +10,7 @@ from bibench_deploy.artifact import Artifact
 from bibench_deploy.devices.transports._transport import CommandResult
 from bibench_deploy.profiling.environment import Environment
 from bibench_deploy.profiling.presets import find_preset
-from bibench_deploy.profiling.runners.onnx import OnnxRunner, script_command
+from bibench_deploy.profiling.runners.onnx import OnnxRunner
 
 PRINTED = {
     "samples_ms": [1.0, 1.5],
@@ -54,5 +54,6 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(
 
 def test_a_library_of_operators_is_passed_on() -> None:
     files = {"script": "/s", "model": "/m", "library": "/l"}
-    command = script_command("python3", files, 2, find_preset("quick"), 0)
-    assert command[:6] == ["python3", "/s", "--model", "/m", "--custom-ops-library", "/l"]
+    command = OnnxRunner().command("python3", files, 2, find_preset("quick"), 0)
+    assert command[:4] == ["python3", "/s", "--model", "/m"]
+    assert command[command.index("--custom-ops-library") + 1] == "/l"
