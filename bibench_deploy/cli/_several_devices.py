@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -145,7 +144,7 @@ def _started(
     finally:
         for process in running.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # ends as by Ctrl-C, which a shell's background job ignores
         for process in running.values():
             try:
                 process.wait(_END_S)

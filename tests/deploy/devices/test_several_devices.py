@@ -181,10 +181,19 @@ def test_one_that_had_finished_is_not_gone_on_with(
     assert "bibench profile --device pi4,kirin990 --out r.jsonl --resume" in with_out
 
 
-def test_an_interruption_before_any_block_leads_to_no_file(boards: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("starter", "ending"),
+    [
+        ([], signal.SIGINT),
+        (["sh", "-c", 'trap "" INT; exec "$@"', "sh"], signal.SIGTERM),  # in the background
+    ],
+)
+def test_an_interruption_before_any_block_leads_to_no_file(
+    boards: None, tmp_path: Path, starter: list[str], ending: signal.Signals
+) -> None:
     words = ["profile", "out/tiny", "--device", ",".join(BOARDS), "--threads", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "bibench_deploy", *words, "--preset", "sustained"],
+        [*starter, sys.executable, "-m", "bibench_deploy", *words, "--preset", "sustained"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -192,7 +201,7 @@ def test_an_interruption_before_any_block_leads_to_no_file(boards: None, tmp_pat
         return len(list(Path("results").glob("*.jsonl"))) == 2
 
     wait_until(has_files, "for a file of each", 60)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, ending)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "go on with" not in errors
