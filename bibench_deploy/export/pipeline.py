@@ -234,6 +234,8 @@ class _Export:
         lowered = self._target.lower(graph)
         # An engine's converter may be a process of its own: PyTorch is compared meanwhile.
         with ThreadPoolExecutor(max_workers=1) as pool:
+            # Interrupted while it starts, a thread is not waited for: it must not be writing yet.
+            pool.submit(int).result()
             writing = pool.submit(self._writer.write, lowered, directory, self._options, graph)
             torch_to_onnx = compare_with_torch()
             written = writing.result()

@@ -5,6 +5,7 @@ import getpass
 import json
 import re
 import shutil
+import threading
 import warnings
 import zipfile
 from collections import Counter
@@ -517,6 +518,30 @@ def test_a_failure_half_way_leaves_the_old_artifact(
         export_source(source, target="lce", out=exported.directory)
     assert content_of(exported.directory) == before
     assert [path.name for path in exported.directory.parent.iterdir()] == ["out"]
+
+
+def test_no_thread_writes_on_when_an_interruption_comes_as_it_starts(
+    source, tmp_path, monkeypatch, lce_writer
+) -> None:
+    start, begun = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        begun.append(thread)
+        raise KeyboardInterrupt
+
+    def note(lowered, directory, *_):
+        written.append(directory)
+
+    written: list[Path] = []
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(lce_writer, "write", note)
+    with pytest.raises(KeyboardInterrupt):
+        export_source(source, target="lce", out=tmp_path / "out")
+    for thread in begun:
+        thread.join()
+    assert begun
+    assert written == []
 
 
 def test_a_disk_that_is_full_at_the_manifest_leaves_nothing(source, tmp_path, monkeypatch) -> None:
