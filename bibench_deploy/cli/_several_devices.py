@@ -99,12 +99,18 @@ def run_sweeps(
 
 def print_event(event: Progress) -> None:
     """Say on stdout how far a sweep has come, for `run_sweeps`."""
-    print(json.dumps(asdict(event)), flush=True)
+    _say(asdict(event))
 
 
 def print_end(run: ProfileRun) -> None:
     """Say on stdout where a sweep's results are, and what it could not do, for `run_sweeps`."""
-    print(json.dumps({"results": str(run.path), "remarks": run.remarks}), flush=True)
+    _say({"results": str(run.path), "remarks": run.remarks})
+
+
+def _say(event: dict[str, Any]) -> None:
+    # In one call: print() may be interrupted between a text and the end of its line.
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 def _progress_of(event: dict[str, Any]) -> Progress:

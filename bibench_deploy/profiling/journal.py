@@ -38,6 +38,7 @@ from bibench_deploy.profiling.statistics import (
 SCHEMA_VERSION = 1
 EMULATED = Verdict("emulated", "another processor imitated this one: no figure of any hardware")
 _FIRST_BYTES = b'{"kind":"header"'
+_BLOCK = b'{"kind":"block"'
 _LARGEST_FILE = 1 << 63
 
 _T = TypeVar("_T")
@@ -305,7 +306,6 @@ class Journal:
     Attributes:
         path: the file.
         begun: what it held when it was opened; None for nothing.
-        block_count: of the blocks that it holds now.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
@@ -323,6 +323,8 @@ class Journal:
         """
         self.path = path
         self.begun: Results | None = None
+        self._before = 0  # blocks that it held then
+        self._own_begin = 0  # where the first line after them is
         path.parent.mkdir(parents=True, exist_ok=True)
         is_there = resume and path.exists()
         try:
@@ -331,7 +333,6 @@ class Journal:
             raise ResultsError(
                 f"{path} exists; go on with it by --resume, or choose another --out"
             ) from error
-        self.block_count = 0
         try:
             self._lock()
             if is_there:
@@ -350,8 +351,17 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-        if not self.block_count:
+        if not self.block_count():
             self.path.unlink(missing_ok=True)
+
+    def block_count(self) -> int:
+        """Count the blocks that are in the file, those from before included."""
+        # Not from memory: an interruption may come between a line and whatever counts it.
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as lines:
+            lines.seek(self._own_begin)
+            return self._before + sum(line.startswith(_BLOCK) for line in lines)
 
     def write_header(self, header: Header) -> None:
         """Append the header; it comes first."""
@@ -388,7 +398,6 @@ class Journal:
         """Append what one process measured."""
         fields = asdict(block)
         self._append({"kind": "block", **fields.pop("key"), **fields})
-        self.block_count += 1
 
     def write_cell(self, cell: Cell) -> None:
         """Append the figures of a cell; it comes after its last block."""
@@ -415,20 +424,24 @@ class Journal:
             raise ResultsError(f"{self.path}: no results file; choose another --out")
         self._file.truncate(end)
         self._file.seek(end)
-        self.block_count = len(self.begun.blocks) if self.begun is not None else 0
+        self._own_begin = end
+        self._before = len(self.begun.blocks) if self.begun is not None else 0
 
     def _append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         content = memoryview(f"{text}\n".encode())
-        end = self._file.tell()
+        begin = self._file.tell()
+        end = begin + len(content)
         try:
             while content:
                 content = content[self._file.write(content) or 0 :]
             os.fsync(self._file.fileno())
         except BaseException as error:
-            # What follows half a line would be lost with it.
-            self._file.truncate(end)
-            self._file.seek(end)
+            # What follows half a line would be lost with it. A whole one, behind which an
+            # interruption came, is kept.
+            if self._file.tell() < end or isinstance(error, OSError):
+                self._file.truncate(begin)
+                self._file.seek(begin)
             if isinstance(error, OSError):
                 error.filename = str(self.path)
             raise

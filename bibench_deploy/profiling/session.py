@@ -490,8 +490,9 @@ def _told_of_each_block(
     try:
         yield tell
     except BaseException:
-        if progress and journal.block_count > told:
-            progress(Progress(journal.block_count, total, None, ""))
+        count = journal.block_count()
+        if progress and count > told:
+            progress(Progress(count, total, None, ""))
         raise
 
 

@@ -160,6 +160,26 @@ def test_an_interrupted_run_is_summarised_from_the_blocks_it_has(tmp_path: Path)
     assert results.problems == (f"{path}: interrupted: 2 of 2 cells have not all their blocks",)
 
 
+def test_a_block_is_kept_that_an_interruption_finds_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.jsonl"
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt), Journal(path) as journal:
+        begin(journal)
+        monkeypatch.setattr(os, "fsync", interrupted)
+        journal.write_block(block(TWIN, 0, 2.0))
+    assert journal.block_count() == 1
+    assert len(read_results(path).blocks) == 1
+    monkeypatch.undo()
+    with Journal(path, resume=True) as journal:
+        journal.write_block(block(TWIN, 1, 2.0))
+        assert journal.block_count() == 2
+
+
 def test_a_run_without_a_block_leaves_no_file(tmp_path: Path) -> None:
     with Journal(tmp_path / "run.jsonl") as journal:
         begin(journal)
