@@ -82,7 +82,7 @@ class LiveTable:
                 is_twin = artifact.role == "fp32_twin"
                 name = f"FP32 twin: {artifact.name}" if is_twin else artifact.name
                 self._rows[cell.key] = _Row(name, cell.blocks)
-            self._done[plan.device.name] = (0, sum(cell.blocks for cell in plan.cells))
+            self._done[plan.device.name] = (0, plan.block_count)
         self._bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._task = self._bar.add_task("blocks", total=None)
 

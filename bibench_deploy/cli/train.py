@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
+    from bibench_deploy.lint.settings import Settings
+    from bibench_deploy.targets._target import Target
     from bibench_train.datasets import Dataset
     from bibench_train.training import Recipe, TrainedRun
 
@@ -184,12 +186,7 @@ def train(
         raise typer.BadParameter(
             f'one of {", ".join(DEVICES)}, not "{device}"', param_hint="--device"
         )
-    if lint_target is not None:
-        from bibench_deploy.cli.lint import named_targets
-        from bibench_deploy.lint.settings import read_settings
-
-        named_targets(lint_target)
-        read_settings(Path.cwd())
+    asked = None if lint_target is None else _Lint.asked_for(lint_target)
     changes = _given(
         epochs=epochs,
         batch_size=batch_size,
@@ -216,7 +213,7 @@ def train(
             raise typer.BadParameter(
                 "a resumed run has its weights already", param_hint="--init with --resume"
             )
-        run = _resume(arch, algorithm, dataset, changes, images, out, lint_target, engine)
+        run = _resume(arch, algorithm, dataset, changes, images, out, asked, engine)
     else:
         run = _start(
             arch or DEFAULT_ARCHITECTURE,
@@ -226,11 +223,26 @@ def train(
             images,
             out,
             init,
-            lint_target,
+            asked,
             engine,
         )
     if _is_main_process():
         _print_run(run, is_json)
+
+
+@dataclass(frozen=True)
+class _Lint:
+    """What --lint asks for, read before anything begins: a mistake is answered at once."""
+
+    targets: list[Target]
+    settings: Settings
+
+    @classmethod
+    def asked_for(cls, text: str) -> _Lint:
+        from bibench_deploy.cli.lint import named_targets
+        from bibench_deploy.lint.settings import read_settings
+
+        return cls(named_targets(text), read_settings(Path.cwd()))
 
 
 @dataclass(frozen=True)
@@ -283,7 +295,7 @@ def _start(
     images: _Images,
     out: Path | None,
     init: str | None,
-    lint_target: str | None,
+    asked: _Lint | None,
     engine: dict[str, Any],
 ) -> TrainedRun:
     from bibench_train import algorithms, architectures
@@ -298,7 +310,7 @@ def _start(
     if init_dir is None and init is None and not is_float:
         beginning += f" (no {architecture} fp32 run on {dataset} found; --init names one)"
     _say(f"training {architecture} {algorithm} on {dataset} {beginning} into {out}")
-    _lint(lint_target, architecture, algorithm, data_set, recipe.epochs)
+    _lint(asked, architecture, algorithm, data_set, recipe.epochs)
     return _train(
         architecture=architecture,
         algorithm=algorithm,
@@ -317,7 +329,7 @@ def _resume(
     changes: dict[str, Any],
     images: _Images,
     out: Path | None,
-    lint_target: str | None,
+    asked: _Lint | None,
     engine: dict[str, Any],
 ) -> TrainedRun:
     from bibench_train.training.checkpoint import load_resume
@@ -331,7 +343,7 @@ def _resume(
     architecture, algorithm = architecture or info.architecture, algorithm or info.algorithm
     data_set = images.load(dataset or info.dataset, info.input_shape[1])
     recipe = _recipe(info.recipe, changes)
-    _lint(lint_target, architecture, algorithm, data_set, recipe.epochs)
+    _lint(asked, architecture, algorithm, data_set, recipe.epochs)
     return _train(
         architecture=architecture,
         algorithm=algorithm,
@@ -344,23 +356,20 @@ def _resume(
 
 
 def _lint(
-    target: str | None, architecture: str, algorithm: str, dataset: Dataset, epochs: int
+    asked: _Lint | None, architecture: str, algorithm: str, dataset: Dataset, epochs: int
 ) -> None:
-    """Say what lint will find in the network when it is trained; nothing without a target."""
+    """Say what lint will find in the network when it is trained, where that is asked for."""
     from bibench_train import architectures
 
     pixels = architectures.load(architecture).image_size
-    if target is None or not _is_main_process() or pixels not in (None, dataset.input_shape[1]):
+    if asked is None or not _is_main_process() or pixels not in (None, dataset.input_shape[1]):
         return  # images of another size end the training in one line
-    from bibench_deploy.cli.lint import named_targets
     from bibench_deploy.export.finished_form import lint_finished_form
     from bibench_deploy.lint.finding import Severity
     from bibench_deploy.lint.formats.text import by_rule
-    from bibench_deploy.lint.settings import read_settings
 
-    settings = read_settings(Path.cwd())
-    results = lint_finished_form(architecture, algorithm, dataset, epochs, named_targets(target))
-    for result in map(settings.apply, results):
+    results = lint_finished_form(architecture, algorithm, dataset, epochs, asked.targets)
+    for result in map(asked.settings.apply, results):
         grave = [item for item in result.findings if item.severity is not Severity.INFO]
         for line in by_rule(grave):
             _say(f"lint for {result.target}: {line}")

@@ -44,7 +44,7 @@ class Report:
     """What is printed of one source.
 
     Attributes:
-        source: as the user named it.
+        source: as the user named it; of a path, in its shortest form.
         results: one for each target that was asked about.
     """
 

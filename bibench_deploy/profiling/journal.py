@@ -323,8 +323,7 @@ class Journal:
         """
         self.path = path
         self.begun: Results | None = None
-        self._before = 0  # blocks that it held then
-        self._own_begin = 0  # where the first line after them is
+        self._own_begin = 0  # where the first line after it is
         path.parent.mkdir(parents=True, exist_ok=True)
         is_there = resume and path.exists()
         try:
@@ -361,7 +360,8 @@ class Journal:
             return 0
         with self.path.open("rb") as lines:
             lines.seek(self._own_begin)
-            return self._before + sum(line.startswith(_BLOCK) for line in lines)
+            own = sum(line.startswith(_BLOCK) for line in lines)
+        return own if self.begun is None else own + len(self.begun.blocks)
 
     def write_header(self, header: Header) -> None:
         """Append the header; it comes first."""
@@ -425,7 +425,6 @@ class Journal:
         self._file.truncate(end)
         self._file.seek(end)
         self._own_begin = end
-        self._before = len(self.begun.blocks) if self.begun is not None else 0
 
     def _append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

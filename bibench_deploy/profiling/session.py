@@ -38,6 +38,7 @@ from bibench_deploy.profiling.resumption import (
     newest_unfinished,
 )
 from bibench_deploy.profiling.runners import pick_runner, runners_for
+from bibench_deploy.profiling.same_runtime import SameRuntime
 
 if TYPE_CHECKING:
     from bibench_deploy.devices.transports._transport import CommandResult, Transport
@@ -64,6 +65,11 @@ class Plan:
     device: Device
     preset: Preset
     cells: tuple[PlannedCell, ...]
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of the whole sweep."""
+        return sum(cell.blocks for cell in self.cells)
 
     @property
     def run_name(self) -> str:
@@ -291,7 +297,7 @@ def profile_artifacts(
             watched(transport, cores, environment.cores) as watch,
         ):
             parts = _Parts.of(plan, transport, environment, cores)
-            with _told_of_each_block(progress, journal) as tell:
+            with _told_of_each_block(progress, journal, plan.block_count) as tell:
                 _measure(parts, journal, order_seed, before, tell, watch)
         done = begun.operators if begun is not None else {}
         remarks = _profile_operators(parts, journal, done) if operators else ()
@@ -410,12 +416,13 @@ def _measure(
 ) -> None:
     plan, environment = parts.plan, parts.environment
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
-    total = sum(cell.blocks for cell in plan.cells)
+    total = plan.block_count
     done: dict[CellKey, list[Block]] = {cell.key: [] for cell in plan.cells}
-    runtimes = _Runtimes()
+    same = SameRuntime()
     for measured_before in before:
-        done[measured_before.key].append(measured_before)
-        runtimes.check(plan.artifacts[measured_before.key.artifact].name, measured_before.runtime)
+        key = measured_before.key
+        done[key].append(measured_before)
+        same.check(key.artifact, plan.artifacts[key.artifact].name, measured_before.runtime)
     count, finished = len(before), None
     for block in range(plan.preset.blocks):
         for cell in generator.sample(plan.cells, len(plan.cells)):
@@ -442,7 +449,7 @@ def _measure(
             load = measured.other_load
             if load is None:
                 load = other_load(conditions, key.threads, environment.cores)
-            runtimes.check(artifact.name, measured.runtime)
+            same.check(key.artifact, artifact.name, measured.runtime)
             done[key].append(
                 Block(
                     key=key,
@@ -472,17 +479,16 @@ def _measure(
 
 @contextlib.contextmanager
 def _told_of_each_block(
-    progress: Callable[[Progress], None] | None, journal: Journal
+    progress: Callable[[Progress], None] | None, journal: Journal, total: int
 ) -> Iterator[Callable[[Progress], None]]:
     """What a sweep is to call with its progress.
 
     An interruption may come when a block is in the file and nobody was told: it is said then.
     """
-    told = total = 0
+    told = 0
 
     def tell(said: Progress) -> None:
-        nonlocal told, total
-        total = said.total
+        nonlocal told
         if progress:
             progress(said)
         told = said.done
@@ -494,38 +500,6 @@ def _told_of_each_block(
         if progress and count > told:
             progress(Progress(count, total, None, ""))
         raise
-
-
-class _Runtimes:
-    """What the runtimes of a sweep say of themselves: it must be the same in all blocks."""
-
-    # These are of the model as much as of the runtime.
-    _KERNELS = ("binary_kernel", "float_kernel")
-
-    def __init__(self) -> None:
-        self._said: dict[tuple[Any, str], Any] = {}
-
-    def check(self, model: str, runtime: Mapping[str, Any]) -> None:
-        """Compare with what was said before, for whatever model.
-
-        Raises:
-            DeviceError: something differs; says what.
-        """
-        said = {
-            (runtime.get("name"), field): value
-            for field, value in runtime.items()
-            if field not in self._KERNELS
-        }
-        differences = [
-            f"{field} {self._said[name, field]}, then {value}"
-            for (name, field), value in said.items()
-            if self._said.setdefault((name, field), value) != value
-        ]
-        if differences:
-            raise DeviceError(
-                f"{model}: the runtime is not the one that earlier blocks ran on "
-                f"({', '.join(differences)}); start a new sweep"
-            )
 
 
 def _add_artifact(artifacts: dict[str, Artifact], artifact: Artifact) -> str:

@@ -22,7 +22,7 @@ from bibench_deploy.profiling import session
 from bibench_deploy.profiling.journal import Journal, read_results
 from bibench_deploy.profiling.presets import PRESETS, Preset
 from bibench_deploy.profiling.resumption import newest_unfinished, read_begun_sweep
-from bibench_deploy.profiling.session import ProfileRun, profile_artifacts
+from bibench_deploy.profiling.session import ProfileRun, Progress, profile_artifacts
 
 MakeArtifact = Callable[..., Artifact]
 Resume = Callable[..., ProfileRun]
@@ -94,13 +94,16 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Resume:
         threads: tuple[int, ...] = (1, 2),
         out: Path | None = RUN,
         resume: bool = True,
+        progress: Callable[[Progress], None] | None = None,
         **board: object,
     ) -> ProfileRun:
         transport = Board(Device("board", "board", "fake"))
         for name, value in board.items():
             setattr(transport, name, value)
         monkeypatch.setattr(session, "open_transport", lambda device: transport)
-        return profile_artifacts([Path("tiny")], "board", threads, out=out, resume=resume)
+        return profile_artifacts(
+            [Path("tiny")], "board", threads, out=out, progress=progress, resume=resume
+        )
 
     return run
 
@@ -246,6 +249,16 @@ def test_another_runtime_is_refused_where_no_cell_has_two_blocks_yet(sweep: Resu
     with pytest.raises(DeviceError, match=r"version 0\.16\.0, then 0\.17\.0"):
         sweep(version="0.17.0")
     assert RUN.read_bytes() == before
+
+
+def test_a_file_of_two_runtimes_is_refused_and_its_blocks_are_told_of(sweep: Resume) -> None:
+    interrupt(sweep, 4)  # two cells, each with a pass for its memory
+    first, mark, last = RUN.read_text().rpartition('"version":"0.16.0"')
+    RUN.write_text(first + mark.replace("0.16.0", "0.17.0") + last)
+    said: list[Progress] = []
+    with pytest.raises(DeviceError, match=r"version 0\.16\.0, then 0\.17\.0"):
+        sweep(progress=said.append)
+    assert [(one.done, one.total) for one in said] == [(2, CELLS * BLOCKS)]
 
 
 @pytest.mark.parametrize("content", [b"my notes", b"my notes\n", b'{"kind":"other"'])
