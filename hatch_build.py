@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FOLDER = Path("bibench_deploy", "targets", "native")
 
 
-class NativeLibraryHook(BuildHookInterface):  # type: ignore[type-arg]
+class NativeLibraryHook(BuildHookInterface):
     """Puts the library beside the target's Python files, where a source tree has it too."""
 
     PLUGIN_NAME = "custom"

@@ -11,10 +11,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch  # noqa: TID253 - the models that are exported
-from torch import Tensor, nn  # noqa: TID253
+from torch import Tensor, nn  # noqa: TID253 - the models that are exported
 
-from bibench_train import algorithms, architectures  # noqa: TID253
-from bibench_train.layers import make_conv2d  # noqa: TID253
+from bibench_train import algorithms, architectures  # noqa: TID253 - the models that are exported
+from bibench_train.layers import make_conv2d  # noqa: TID253 - the models that are exported
 
 EPSILON = 1e-3  # of Keras' batch norm
 WIDTHS = (64, 128, 256, 512)

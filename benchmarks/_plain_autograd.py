@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch  # noqa: TID253 - this is a form of training
-import torch.nn.functional as F  # noqa: TID253
-from torch import Tensor  # noqa: TID253
+import torch.nn.functional as F  # noqa: TID253 - this is a form of training
+from torch import Tensor  # noqa: TID253 - this is a form of training
 
-from bibench_train.layers import BinaryLayer  # noqa: TID253
+from bibench_train.layers import BinaryLayer  # noqa: TID253 - this is a form of training
 
 Operands = tuple[Tensor, Tensor]
 """The binarized input and weight."""

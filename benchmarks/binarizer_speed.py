@@ -24,18 +24,18 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch  # noqa: TID253 - this measures training
-from torch import Tensor, nn  # noqa: TID253
-from torch.profiler import ProfilerActivity, profile  # noqa: TID253
+from torch import Tensor, nn  # noqa: TID253 - this measures training
+from torch.profiler import ProfilerActivity, profile  # noqa: TID253 - this measures training
 
 from benchmarks._plain_autograd import WAYS, Operands, Way
-from bibench_train import algorithms, architectures  # noqa: TID253
-from bibench_train.layers import (  # noqa: TID253
+from bibench_train import algorithms, architectures  # noqa: TID253 - this measures training
+from bibench_train.layers import (  # noqa: TID253 - this measures training
     BinaryConv2d,
     BinaryLayer,
     binary_layers,
     set_output_sizes,
 )
-from bibench_train.ops.fourier_sign import sign_fourier  # noqa: TID253
+from bibench_train.ops.fourier_sign import sign_fourier  # noqa: TID253 - this measures training
 
 BATCH = 64
 REPEATS = 5

@@ -25,9 +25,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from bibench_train import algorithms  # noqa: TID253 - lists names; imports no torch
-from bibench_train.algorithms import FP32  # noqa: TID253
-from bibench_train.threads import available_cores  # noqa: TID253
-from bibench_train.training.atomic import write_atomically  # noqa: TID253
+from bibench_train.algorithms import FP32  # noqa: TID253 - lists names; imports no torch
+from bibench_train.threads import available_cores  # noqa: TID253 - lists names; imports no torch
+from bibench_train.training.atomic import write_atomically  # noqa: TID253 - lists names; imports no torch
 
 DOCS = Path("docs")
 RUNS = Path("runs/digits-table")

@@ -40,7 +40,7 @@ _PRINTED = json.dumps(
 class _Board(FakeTransport):
     """Answers at once, as often as it is asked."""
 
-    def run(self, arguments: Sequence[str], *, timeout_s: float) -> CommandResult:  # noqa: ARG002
+    def run(self, arguments: Sequence[str], *, timeout_s: float) -> CommandResult:  # noqa: ARG002 - the signature of Transport
         self.commands.append(list(arguments))
         return CommandResult(0, _PROBED if len(self.commands) == 1 else _PRINTED, "")
 
@@ -48,7 +48,7 @@ class _Board(FakeTransport):
 def measure() -> str:
     """Wall time of all sweeps, each with the preset quick and a results file of its own."""
     before = Path.cwd()
-    session.open_transport = _Board  # type: ignore[assignment]
+    session.open_transport = _Board
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:

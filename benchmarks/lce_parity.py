@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bibench_train import algorithms  # noqa: TID253 - lists names; imports no torch
-from bibench_train.training.atomic import write_atomically  # noqa: TID253
+from bibench_train.training.atomic import write_atomically  # noqa: TID253 - imports no torch
 
 if TYPE_CHECKING:
     import numpy as np

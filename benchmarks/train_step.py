@@ -14,10 +14,10 @@ import time
 from statistics import median
 
 import torch  # noqa: TID253 - this measures training
-import torch.nn.functional as F  # noqa: TID253
+import torch.nn.functional as F  # noqa: TID253 - this measures training
 
-from bibench_train import algorithms, architectures  # noqa: TID253
-from bibench_train.training.loop import penalty, start_epoch  # noqa: TID253
+from bibench_train import algorithms, architectures  # noqa: TID253 - this measures training
+from bibench_train.training.loop import penalty, start_epoch  # noqa: TID253 - this measures training
 
 BATCH = 64
 ROUNDS = 5

@@ -114,7 +114,7 @@ class BinaryConv1d(BinaryLayer, nn.Conv1d):
         return F.conv1d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
 
-class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[misc]
+class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[misc]  # both bases name a bias
     """Binary linear layer, [..., I] → [..., O].
 
     Args:

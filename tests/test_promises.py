@@ -17,7 +17,7 @@ from bibench_deploy.profiling.runners import runner_names
 from bibench_train import algorithms, datasets
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands
 
 
 def fenced_commands(path: Path) -> list[str]:

@@ -118,7 +118,7 @@ def _drawn(rows: list[_Row]) -> str:
     table = Table(box=None, pad_edge=False, padding=(0, _SEPARATOR, 0, 0), header_style="bold")
     for column, title in enumerate(_TITLES):
         justify = "left" if column < _FLUSH_LEFT else "right"
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # one of rich's own words
     for row in rows[1:]:
         # Text, so that a name with brackets is not taken for markup.
         table.add_row(*(Text(cell) for cell in row))

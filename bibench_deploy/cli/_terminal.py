@@ -32,7 +32,7 @@ def ending_on_terminate() -> Iterator[None]:
     so: that is what `nohup` asks for.
     """
 
-    def interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001
+    def interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - a handler's signature
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

@@ -30,7 +30,7 @@ def run_and_watch(
     places = {_place(weight): name for name, weight in model.named_parameters()}
     written: dict[str, None] = {}
     # mypy finds no property that a setter can be read from.
-    set_data = torch.Tensor.data.__set__  # type: ignore[attr-defined]
+    set_data = torch.Tensor.data.__set__  # type: ignore[attr-defined]  # torch's types hide that it is a property
 
     class Setters(TorchFunctionMode):
         """Sees `weight.data = …`, which is no operator."""
@@ -42,7 +42,7 @@ def run_and_watch(
                 written[names[id(args[0])]] = None
             return function(*args, **(kwargs or {}))
 
-    class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives it no types
         """Sees every operator that writes to memory."""
 
         def __torch_dispatch__(
@@ -54,7 +54,7 @@ def run_and_watch(
                     written[places[_place(value)]] = None
             return function(*args, **(kwargs or {}))
 
-    with Setters(), Operators():  # type: ignore[no-untyped-call]
+    with Setters(), Operators():  # type: ignore[no-untyped-call]  # torch gives it no types
         # A copy: what the module does to its input is its own affair.
         output = model(example_input.clone())
     return output, tuple(written)

@@ -328,7 +328,7 @@ def _walk_back(model: ir.Model, node: ir.Node) -> _Reached | None:
         pad_value = 0.0
     elif pad_value not in (-1, 0, 1) or (factor is not None and filler != 0):
         return None
-    return _Reached(binarization, tuple(layout), factor, pads, pad_value)  # type: ignore[arg-type]
+    return _Reached(binarization, tuple(layout), factor, pads, pad_value)  # type: ignore[arg-type]  # four, as both added have
 
 
 _MOVING = frozenset(["Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])

@@ -74,7 +74,7 @@ def sign_places(model: ir.Model, conv: BinaryConv) -> npt.NDArray[np.int64]:
     numbers = np.arange(_FIRST, _FIRST + np.prod(shape, dtype=int), dtype=np.float32)
     numbers = numbers.reshape(shape)
     if nodes:
-        (numbers,) = evaluate(model, nodes, [base], [conv.binarization.source], [numbers])  # type: ignore[assignment]
+        (numbers,) = evaluate(model, nodes, [base], [conv.binarization.source], [numbers])  # type: ignore[assignment]  # float numbers went in
     places = numbers.astype(np.int64) - _FIRST
     return np.where(places < 0, -1, places)
 

@@ -75,7 +75,7 @@ def check_matplotlib() -> None:
         MissingExtraError: matplotlib is not installed.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 - what is missing is said before anything is drawn
     except ImportError as error:
         raise MissingExtraError("the HTML report", "matplotlib", "plots") from error
 

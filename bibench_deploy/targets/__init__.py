@@ -49,4 +49,4 @@ def held_options(target: Target, options: WriteOptions) -> WriteOptions:
     others = {
         field.name: field.default for field in fields(options) if field.name not in target.options
     }
-    return replace(options, **others)  # type: ignore[arg-type]
+    return replace(options, **others)  # type: ignore[arg-type]  # every field has its own type

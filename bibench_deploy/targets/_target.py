@@ -200,8 +200,8 @@ class Writer(Protocol):
     def measure_unfused_scales(
         self,
         lowered: ir.Model,  # noqa: ARG002 - who has such scales overrides this
-        written: WrittenModel,  # noqa: ARG002
-        options: WriteOptions = DEFAULT_OPTIONS,  # noqa: ARG002
+        written: WrittenModel,  # noqa: ARG002 - who has such a thing overrides this
+        options: WriteOptions = DEFAULT_OPTIONS,  # noqa: ARG002 - who has such a thing overrides this
     ) -> dict[str, Any] | None:
         """What scales cost that the engine does not fuse; None where it fuses all of them.
 
@@ -245,7 +245,7 @@ class Target(Protocol):
     def packed_bytes(
         self,
         shape: Sequence[int],  # noqa: ARG002 - who has binary layers overrides this
-        strides: Sequence[int],  # noqa: ARG002
+        strides: Sequence[int],  # noqa: ARG002 - who has such a thing overrides this
     ) -> int | None:
         """What the weights of a binary layer take in one bit; None where nothing is one bit.
 
@@ -273,7 +273,7 @@ class Target(Protocol):
     def changed(
         self,
         model: ir.Model,  # noqa: ARG002 - who has such an option overrides this
-        options: WriteOptions,  # noqa: ARG002
+        options: WriteOptions,  # noqa: ARG002 - who has such a thing overrides this
     ) -> ir.Model | None:
         """The network that the file will compute in place of `model`, if another was asked for."""
         return None
@@ -282,7 +282,7 @@ class Target(Protocol):
         """A copy of the model in the form that this target writes."""
         ...
 
-    def size_by_part(self, path: Path) -> SizeByPart | None:  # noqa: ARG002
+    def size_by_part(self, path: Path) -> SizeByPart | None:  # noqa: ARG002 - who has such a thing overrides this
         """Where the bytes of a written model file go; None where that cannot be told.
 
         Args:

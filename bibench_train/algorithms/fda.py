@@ -109,7 +109,7 @@ class NoiseAdaptation(nn.Module):
         """
         moved = x.movedim(self.channel_dim, -1)
         rows = moved.reshape(-1, self.fc1.in_features)
-        noisy: Tensor = _NoisySign.apply(  # type: ignore[no-untyped-call]
+        noisy: Tensor = _NoisySign.apply(  # type: ignore[no-untyped-call]  # torch gives it no types
             rows, self.fc1.weight, self.fc2.weight, amplitude, terms
         )
         return noisy.reshape(moved.shape).movedim(-1, self.channel_dim)

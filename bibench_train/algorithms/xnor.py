@@ -74,7 +74,7 @@ class InputMagnitude(nn.Module):
         if s.groups == 1:
             mean = x.abs().mean(1, keepdim=True)
         else:
-            mean = x.abs().unflatten(1, (s.groups, -1)).mean(2)  # type: ignore[no-untyped-call]
+            mean = x.abs().unflatten(1, (s.groups, -1)).mean(2)  # type: ignore[no-untyped-call]  # torch gives it no types
         convolve = F.conv2d if len(s.kernel_size) == 2 else F.conv1d
         factor = convolve(mean, self.box, None, s.stride, s.padding, s.dilation, s.groups)
         if s.groups == 1 or s.groups == s.out_channels:
@@ -113,7 +113,7 @@ class RescaledByInput(Binarizer):
         with torch.no_grad():
             factor = self.magnitude(x)
             alpha = self.shape.broadcast(mean_magnitude(weight))
-        rescaled: Tensor = _Rescale.apply(output, factor, alpha)  # type: ignore[no-untyped-call]
+        rescaled: Tensor = _Rescale.apply(output, factor, alpha)  # type: ignore[no-untyped-call]  # torch gives it no types
         return rescaled
 
     def harden(self, weight: Tensor) -> Hardened:

@@ -213,7 +213,7 @@ def crop(images: Tensor, padding: int, places: Tensor) -> Tensor:
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).flatten(2).numpy()
     # NumPy copies a crop row by row; torch's indexing would gather it byte by byte.
     window = (height, width * channels)
-    windows = sliding_window_view(padded, window, axis=(1, 2))  # type: ignore[call-overload]
+    windows = sliding_window_view(padded, window, axis=(1, 2))  # type: ignore[call-overload]  # numpy's types lack axes as a tuple
     rows, columns = places.numpy().T
     cropped = windows[np.arange(len(images)), rows, columns * channels]
     return torch.from_numpy(cropped).view(images.shape)

@@ -53,4 +53,4 @@ def sign_annealed(x: Tensor, temperature: Tensor) -> Tensor:
         >>> x.grad
         tensor([1., 1., 1., 1.])
     """
-    return _SignAnnealed.apply(x, temperature)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignAnnealed.apply(x, temperature)  # type: ignore[no-any-return,no-untyped-call]  # torch gives it no types

@@ -71,7 +71,7 @@ def sign_clipped_ste(x: Tensor, limit: float = 1.0) -> Tensor:
         tensor([0., 1., 1., 1., 1.])
     """
     # A leaf lives on without us, so that keeping it costs nothing; an activation does not.
-    signs: Tensor = _SignClippedSTE.apply(x, limit, x.is_leaf)  # type: ignore[no-untyped-call]
+    signs: Tensor = _SignClippedSTE.apply(x, limit, x.is_leaf)  # type: ignore[no-untyped-call]  # torch gives it no types
     return signs
 
 
@@ -115,4 +115,4 @@ def sign_polynomial(x: Tensor) -> Tensor:
         >>> x.grad
         tensor([0.0000, 1.5000, 2.0000, 1.0000])
     """
-    return _SignPolynomial.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignPolynomial.apply(x)  # type: ignore[no-any-return,no-untyped-call]  # torch gives it no types

@@ -82,4 +82,4 @@ def sign_fourier(x: Tensor, terms: Tensor) -> Tensor:
         >>> x.grad
         tensor([0.0000, 0.5798, 1.2732])
     """
-    return _SignFourier.apply(x, terms)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignFourier.apply(x, terms)  # type: ignore[no-any-return,no-untyped-call]  # torch gives it no types

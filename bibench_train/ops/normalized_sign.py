@@ -79,4 +79,4 @@ def sign_normalized_polynomial(x: Tensor, sample_dims: int) -> Tensor:
     dims = tuple(range(-sample_dims, 0))
     if not x.is_floating_point():
         raise TypeError(f"a surrogate gradient needs a floating tensor, got {x.dtype}")
-    return _SignNormalizedPolynomial.apply(x, dims)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignNormalizedPolynomial.apply(x, dims)  # type: ignore[no-any-return,no-untyped-call]  # torch gives it no types

@@ -87,4 +87,4 @@ def sign_rectified(weight: Tensor, tau: Tensor) -> Tensor:
     """
     if not weight.is_floating_point():
         raise TypeError(f"a surrogate gradient needs a floating tensor, got {weight.dtype}")
-    return _SignRectified.apply(weight, tau)  # type: ignore[no-any-return,no-untyped-call]
+    return _SignRectified.apply(weight, tau)  # type: ignore[no-any-return,no-untyped-call]  # torch gives it no types

@@ -58,7 +58,7 @@ def sign_sine(weight: Tensor, frequency: float, is_binary: Tensor) -> Tensor:
     """
     if not weight.is_floating_point():
         raise TypeError(f"a surrogate gradient needs a floating tensor, got {weight.dtype}")
-    wave: Tensor = _SignSine.apply(weight, frequency, is_binary)  # type: ignore[no-untyped-call]
+    wave: Tensor = _SignSine.apply(weight, frequency, is_binary)  # type: ignore[no-untyped-call]  # torch gives it no types
     return wave
 
 
@@ -94,5 +94,5 @@ def mean_squared_cosine(weight: Tensor, frequency: float) -> Tensor:
         >>> round(mean_squared_cosine(weight, 20.0).item(), 4)
         0.25
     """
-    mean: Tensor = _MeanSquaredCosine.apply(weight, frequency)  # type: ignore[no-untyped-call]
+    mean: Tensor = _MeanSquaredCosine.apply(weight, frequency)  # type: ignore[no-untyped-call]  # torch gives it no types
     return mean

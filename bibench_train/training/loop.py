@@ -161,7 +161,7 @@ class Loop:
         right = (logits.argmax(1) == labels).sum()
         totals = torch.stack([loss.detach().double() / self._world.size, right.double()])
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         self._optimizer.step()
         # Read last, so that a GPU is not kept waiting; the last good epoch is on disk.
         value, correct = self._world.total(totals).tolist()

@@ -121,7 +121,7 @@ def train(
         )
         if init is not None and not is_resumed:
             checkpoint.load_init(model, info, init)
-        model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack this form
         optimizer = make_optimizer(model, info.recipe)
         if is_resumed:
             checkpoint.restore(model, optimizer, info, tensors, out / checkpoint.RESUME_FILE)

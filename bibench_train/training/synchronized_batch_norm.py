@@ -31,7 +31,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         if input.dim() < 2:
             raise ValueError(f"batch norm needs [N, C, ...], got {list(input.shape)}")
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class calls it so
         """[N, C, ...] of this process → the same shape, normalised over all processes."""
         if not self.training:
             return super().forward(input)
@@ -82,5 +82,5 @@ class _Total(torch.autograd.Function):
 
 def _total(values: Tensor) -> Tensor:
     """The sum over all processes, through which gradients flow back to each."""
-    total: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]  # torch gives it no types
     return total

@@ -54,7 +54,7 @@ class World:
         if self.size == 1:
             return model
         if device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch gives it no types
             return nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
         SynchronizedBatchNorm.convert(model)
         return nn.parallel.DistributedDataParallel(model)

@@ -68,9 +68,9 @@ def geometries(
 
     PyTorch pads alike on both sides; ONNX files of others need not.
     """
-    pair = lambda most: st.tuples(st.integers(1, most), st.integers(1, most))  # noqa: E731
+    pair = lambda most: st.tuples(st.integers(1, most), st.integers(1, most))  # noqa: E731 - as short as what it stands for
     # Equal sides are what most networks have.
-    both = lambda most: st.integers(1, most).map(lambda one: (one, one)) | pair(most)  # noqa: E731
+    both = lambda most: st.integers(1, most).map(lambda one: (one, one)) | pair(most)  # noqa: E731 - as short as what it stands for
     kernels = draw(both(kernel))
     group = draw(st.sampled_from(groups))
     pads = [st.integers(0, side + most_padding) for side in kernels]

@@ -54,11 +54,11 @@ def test_a_float_model_is_only_copied() -> None:
 def test_a_hardened_layer_does_not_follow_its_source() -> None:
     layer = make_conv2d(algorithms.load("bireal"), 2, 2, 3)
     hard = harden(layer)
-    before = hard.scale.clone()  # type: ignore[union-attr,operator]
+    before = hard.scale.clone()
     layer.weight.data.mul_(3)
-    layer.bias.data.add_(1)  # type: ignore[union-attr]
-    assert torch.equal(hard.scale, before)  # type: ignore[arg-type]
-    assert not torch.equal(hard.bias.flatten(), layer.bias)  # type: ignore[operator,union-attr,arg-type]
+    layer.bias.data.add_(1)
+    assert torch.equal(hard.scale, before)
+    assert not torch.equal(hard.bias.flatten(), layer.bias)
 
 
 def test_a_binary_layer_of_an_unknown_class_is_refused() -> None:

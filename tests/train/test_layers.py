@@ -49,7 +49,7 @@ def test_padding_adds_nothing_to_the_sums() -> None:
 
 def test_padding_in_words_is_refused() -> None:
     with pytest.raises(TypeError, match="give it as numbers"):
-        BinaryConv1d(BIREAL, 1, 1, 3, padding="same")  # type: ignore[arg-type]
+        BinaryConv1d(BIREAL, 1, 1, 3, padding="same")
 
 
 def test_binary_layers_are_named_in_order() -> None:

@@ -100,8 +100,8 @@ class Transport(ABC):
 
     def listening(
         self,
-        arguments: Sequence[str],  # noqa: ARG002
-        hear: Callable[[str], object],  # noqa: ARG002
+        arguments: Sequence[str],  # noqa: ARG002 - who can hear overrides this
+        hear: Callable[[str], object],  # noqa: ARG002 - who can hear overrides this
     ) -> contextlib.AbstractContextManager[None]:
         """Run a command beside others inside a `with` block, and hear each line that it writes.
 

@@ -140,7 +140,7 @@ class SshTransport(RemoteTransport):
 
         transport = self
 
-        class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+        class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
             def missing_host_key(self, _client: Any, hostname: str, key: Any) -> None:
                 raise DeviceError(
                     f"device {transport.device.name}: the host key of {hostname} is not known "

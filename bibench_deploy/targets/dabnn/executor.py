@@ -57,7 +57,7 @@ class DabExecutor:
                     raise ArtifactError(f"{layer.name}: its weight is not there in 1 bit")
                 try:
                     strides = _pair(layer, "strides")
-                    signs = unpack_filters(weight.data, weight.shape, strides)  # type: ignore[arg-type]
+                    signs = unpack_filters(weight.data, weight.shape, strides)  # type: ignore[arg-type]  # is_binary: words, no floats
                 except ValueError as error:
                     raise ArtifactError(f"{layer.name}: {error}") from error
                 self._constants[weight.name] = signs
@@ -124,7 +124,7 @@ def _windows(layer: DabLayer, source: _Array, kernel: tuple[int, int], filler: f
     padded = np.pad(source, ((top, top), (left, left), (0, 0)), constant_values=filler)
     if min(kernel) < 1 or kernel[0] > padded.shape[0] or kernel[1] > padded.shape[1]:
         raise ValueError(f"a window of {kernel} over a map of {padded.shape[:2]}")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(0, 1))  # type: ignore[call-overload]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(0, 1))  # type: ignore[call-overload]  # numpy's types lack axes as a tuple
     return np.asarray(windows[::down, ::right])
 
 

@@ -116,7 +116,7 @@ def make_inputs(interpreter: Any, seed: int) -> list[Any]:
     """Make one array for each input tensor: standard normal, or uniform bytes for integers."""
     generator = np.random.default_rng(seed)
     arrays = []
-    for shape, dtype in zip(interpreter.input_shapes, interpreter.input_types):  # noqa: B905
+    for shape, dtype in zip(interpreter.input_shapes, interpreter.input_types):  # noqa: B905 - strict= needs Python 3.10
         if np.issubdtype(dtype, np.floating):
             array = generator.standard_normal(shape)
         else:

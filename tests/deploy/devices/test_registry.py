@@ -46,7 +46,7 @@ def test_a_device_may_be_known_without_a_way_to_reach_it(tmp_path: Path) -> None
 def test_facts_cannot_be_changed(tmp_path: Path) -> None:
     facts = read_devices([write(tmp_path, "[pi4]\ncores = 4\n")])["pi4"].facts
     with pytest.raises(TypeError):
-        facts["cores"] = 8  # type: ignore[index]
+        facts["cores"] = 8
 
 
 def test_an_unknown_device_lists_the_known_ones() -> None:

@@ -110,14 +110,14 @@ def test_ten_percent_count_either_way(
     assert found.outcome is outcome
     assert only(found).verdict == verdict
     low, high = only(found).interval or (0, 0)
-    assert low < only(found).change < high  # type: ignore[operator]
+    assert low < only(found).change < high
     assert not low <= 0 <= high
 
 
 def test_a_change_below_the_threshold_does_not_count_though_it_is_certain(sweep: Sweep) -> None:
     found = compare_results(sweep({NET: 10.0}), sweep({NET: 10.2}))
     assert only(found).interval is not None
-    assert only(found).interval[0] > 0  # type: ignore[index]
+    assert only(found).interval[0] > 0
     assert found.outcome is Outcome.SAME
     assert only(found).reason == "within the limit of 3.0 %"
 

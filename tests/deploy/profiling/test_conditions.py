@@ -88,7 +88,7 @@ def test_a_device_that_shows_nothing_has_no_conditions(tmp_path: Path) -> None:
 
 def reading(at_s: float, busy: int = 0, idle: int = 0, **shown: object) -> Reading:
     fields = {"temperature_c": None, "clocks_mhz": {}, "flags": None} | shown
-    return Reading(at_s=at_s, busy=busy, idle=idle, **fields)  # type: ignore[arg-type]
+    return Reading(at_s=at_s, busy=busy, idle=idle, **fields)
 
 
 def test_a_block_keeps_the_hottest_moment_and_the_usual_clock_of_its_cores() -> None:

@@ -65,7 +65,7 @@ def test_hardening_before_the_schedule_ends_is_refused() -> None:
     with pytest.raises(NotBinaryError, match=r"0: Annealed: 100% .* are not -1 or \+1 yet"):
         harden(model)
     start_epoch(model, 3, 4)
-    assert set(harden(model)[0].weight.unique().tolist()) <= {-1.0, 1.0}  # type: ignore[index]
+    assert set(harden(model)[0].weight.unique().tolist()) <= {-1.0, 1.0}
 
 
 def test_a_scale_may_depend_on_the_input() -> None:

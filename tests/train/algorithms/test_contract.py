@@ -167,7 +167,7 @@ def test_bfloat16_autocast_trains_parameters_of_32_bits(
 def test_compiles_as_one_graph_that_follows_the_schedule(algorithm: Algorithm) -> None:
     layer, x = make(algorithm, "conv2d")
     # As models are trained. Traced code has its own rules for such memory.
-    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layer.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
     trained = (x.requires_grad_(), *layer.train().parameters())
     torch.compiler.reset()

@@ -24,7 +24,7 @@ def small(**changes: object) -> ImagesInMemory:
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.25, 0.5),
     }
-    return ImagesInMemory(**(arguments | changes))  # type: ignore[arg-type]
+    return ImagesInMemory(**(arguments | changes))
 
 
 def test_an_epoch_gives_each_image_once_with_its_label() -> None:

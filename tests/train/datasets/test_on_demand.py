@@ -31,7 +31,7 @@ class Numbers(ImagesOnDemand):
     name: str = "numbers"
     num_classes: int = TRAIN_SIZE
     fp32_recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
-    binary_recipe: Recipe = Recipe()  # noqa: RUF009
+    binary_recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
     workers: int | None = 0
     third: Callable[[int], float] = float
 
@@ -216,7 +216,7 @@ def test_a_killed_worker_is_one_line() -> None:
 
 def test_a_data_set_can_be_sent_to_a_spawned_worker() -> None:
     dataset = Numbers(third=damaged_at_three)
-    assert pickle.loads(pickle.dumps(dataset)) == dataset  # noqa: S301
+    assert pickle.loads(pickle.dumps(dataset)) == dataset  # noqa: S301 - our own, of this line
 
 
 Usage = namedtuple("Usage", "free")

@@ -30,4 +30,4 @@ def test_the_defaults_are_the_benchmarks_for_cifar10() -> None:
 )
 def test_what_no_run_can_have_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Recipe(**wrong)  # type: ignore[arg-type]
+        Recipe(**wrong)

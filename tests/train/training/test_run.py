@@ -290,7 +290,7 @@ class Counting(Binarizer):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> str:
     module = ModuleType("bibench_train.algorithms.counting")
-    module.ALGORITHM = Algorithm(  # type: ignore[attr-defined]
+    module.ALGORITHM = Algorithm(
         title="Counting",
         source="https://example.org",
         binarize_input=sign_clipped_ste,
@@ -372,7 +372,7 @@ def test_a_short_run_from_the_shipped_float_network_reads_digits(
 def test_every_recipe_resumes_to_the_bit(
     tiny: ImagesInMemory, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    recipe = replace(tiny.binary_recipe, **changes)  # type: ignore[arg-type]
+    recipe = replace(tiny.binary_recipe, **changes)
     whole = train(algorithm="bireal", dataset=tiny, out=tmp_path / "whole", recipe=recipe)
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):

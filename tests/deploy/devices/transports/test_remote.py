@@ -501,7 +501,7 @@ def test_ctrl_c_in_a_push_leaves_nothing(sshd, work: Path, model: Path) -> None:
             upload(file, path)
             raise KeyboardInterrupt
 
-        transport.upload = interrupted  # type: ignore[method-assign]
+        transport.upload = interrupted
         with pytest.raises(KeyboardInterrupt):
             transport.push(model)
         assert list(work.iterdir()) == []

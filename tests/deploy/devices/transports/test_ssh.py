@@ -104,9 +104,9 @@ def test_closing_after_the_link_was_lost_raises_nothing(
     def lost() -> None:
         raise EOFError
 
-    monkeypatch.setattr(transport._connection._sftp, "close", lost)  # type: ignore[attr-defined]
+    monkeypatch.setattr(transport._connection._sftp, "close", lost)
     transport.close()
-    assert not transport._connection.is_connected  # type: ignore[attr-defined]
+    assert not transport._connection.is_connected
 
 
 def test_a_key_that_only_the_agent_holds_is_used(

@@ -39,7 +39,7 @@ INFO: count=212 first=2400 curr=2310 min=2290 max=2710 avg=2330.5 std=41 p5=2295
 INFO: count=50 first=2311 curr=2309 min=2288 max=2560 avg=2325.1 std=38 p5=2292 median=2316 p95=2399
 INFO: Inference timings in us: Init: 1200, First inference: 2400, Warmup (avg): 2330.5, Inference (avg): 2325.1
 INFO: Overall peak memory footprint (MB) via periodic monitoring: 12.25
-"""  # noqa: E501
+"""  # noqa: E501 - as printed
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ SLOW = """\
 count=1 curr=3512391
 count=1 curr=3490000
 Inference timings in us: Init: 17187, First inference: 3512391, Warmup (avg): 3.51239e+06, Inference (avg): 3.49e+06
-"""  # noqa: E501
+"""  # noqa: E501 - as printed
 TABLES = """\
 Profiling Info for Benchmark Initialization:
 ============================== Run Order ==============================
 \t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
 \t         AllocateTensors\t    0.066\t    0.060\t 100.0%\t 100.0%\t     0.000\t        1\tAllocateTensors/0
 Number of nodes executed: 1
-"""  # noqa: E501
+"""  # noqa: E501 - as printed
 
 
 def test_a_single_run_has_a_mean_and_no_spread(tiny: Artifact) -> None:

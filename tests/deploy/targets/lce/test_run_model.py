@@ -157,7 +157,7 @@ def test_an_argument_out_of_range_is_a_value_error(
     options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        run_model.load_interpreter(b"    TFL3", **options)  # type: ignore[arg-type]
+        run_model.load_interpreter(b"    TFL3", **options)
 
 
 def test_a_steady_model_settles_after_two_windows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def network(make_proto, tmp_path: Path) -> Path:
 def export(network: Path, **options: object) -> Artifact:
     source = resolve_source(str(network), None)
     out = network.parent / "out"
-    return export_source(source, target="onnx", out=out, **options)  # type: ignore[arg-type]
+    return export_source(source, target="onnx", out=out, **options)
 
 
 def test_an_artifact_is_one_onnx_file_proved_equal(network: Path) -> None:
